@@ -1,0 +1,160 @@
+"""Settings: every variable, typed, checked when the process starts; secrets also from NAME_FILE.
+
+Owns the reading of the environment: no other module reads ``os.environ``. Never prints a value,
+because half of them are secrets.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from cryptography.fernet import Fernet
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+
+class Environment(StrEnum):
+    """Where this process runs; anything but these stops the start."""
+
+    DEVELOPMENT = "development"
+    TEST = "test"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside, one field a variable (upper case, no prefix)."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
+
+    environment: Environment = Field(Environment.DEVELOPMENT, description="development, test or production")
+    database_url: str = Field(description="PostgreSQL of the login role, postgresql://user:password@host/name")
+    migration_database_url: str | None = Field(
+        None, description="the same database as its owner; only `flask db` uses it (default: DATABASE_URL)"
+    )
+    database_role_prefix: str = Field(
+        "voicedesk", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="prefix of the NOLOGIN roles"
+    )
+    database_pool_size: int = Field(20, ge=2, le=200, description="most connections a process holds")
+    redis_url: str | None = Field(None, description="Redis; without it this process delivers by itself")
+    public_base_url: str = Field(
+        "http://127.0.0.1:8000", description="the URL under which providers reach the webhooks; signatures cover it"
+    )
+    credentials_keys: Annotated[list[str], NoDecode] = Field(
+        description="Fernet keys for stored credentials, comma-separated, the newest first"
+    )
+    trusted_proxies: int = Field(0, ge=0, le=5, description="how many proxies in front may say who the client is")
+    max_webhook_bytes: int = Field(5_000_000, ge=10_000, description="a larger webhook is refused with 413")
+
+    vapi_private_key: str | None = Field(None, description="for calls to Vapi's API")
+    vapi_api_base_url: str = Field("https://api.vapi.ai", description="where Vapi's API is")
+    twilio_api_base_url: str = Field("https://api.twilio.com", description="where Twilio's API is")
+    google_calendar_api_base_url: str = Field(
+        "https://www.googleapis.com/calendar/v3/", description="where Google Calendar's API is, version included"
+    )
+    slack_bot_token: str | None = Field(None, description="for alerts to Slack; without it they go to the log")
+    slack_alert_channel: str | None = Field(None, description="the Slack channel of the alerts")
+    slack_api_base_url: str = Field("https://slack.com/api/", description="where Slack's API is")
+    sentry_dsn: str | None = Field(None, description="for error reports to Sentry")
+
+    tool_deadline_seconds: float = Field(5.0, ge=0.5, le=19, description="a caller waits this long for all tool calls")
+    assistant_deadline_seconds: float = Field(4.0, ge=0.5, le=7, description="the same for assistant-request")
+    worker_threads: int = Field(16, ge=1, le=64, description="deliveries a worker handles side by side")
+    fallback_threads: int = Field(4, ge=1, le=16, description="deliveries a web process handles when Redis is away")
+    lane_hold_limit_seconds: float = Field(
+        600, ge=1, description="how long a failed event may hold up those behind it in its lane"
+    )
+    retry_base_seconds: float = Field(
+        5, gt=0, description="the first retry's delay; the whole schedule scales with it (tests use less)"
+    )
+    unknown_lookup_seconds: float = Field(
+        60, gt=0, description="how long to wait before asking Twilio for a text whose fate is unknown, and between asks"
+    )
+    circuit_open_seconds: float = Field(30, gt=0, description="how long an open circuit stays open before one probe")
+    log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: json unless a terminal")
+
+    @field_validator("credentials_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+
+    @field_validator("credentials_keys")
+    @classmethod
+    def _check_keys(cls, keys: list[str]) -> list[str]:
+        if not keys:
+            raise ValueError("at least one Fernet key is needed; `flask --app wsgi new-key` makes one")
+        for number, key in enumerate(keys, 1):
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError(f"key number {number} is not a Fernet key (32 bytes, url-safe base64)") from None
+        return keys
+
+    @field_validator("database_url", "migration_database_url")
+    @classmethod
+    def _check_postgres(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
+            raise ValueError("must begin with postgresql://")
+        return "postgresql+psycopg2://" + url.split("://", 1)[1]
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("public_base_url", "vapi_api_base_url", "twilio_api_base_url")
+    @classmethod
+    def _check_http(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with https:// (or http:// on this machine)")
+        return url.rstrip("/")
+
+    @field_validator("google_calendar_api_base_url", "slack_api_base_url")
+    @classmethod
+    def _check_http_folder(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with https:// (or http:// on this machine)")
+        return url.rstrip("/") + "/"
+
+    @property
+    def owner_database_url(self) -> str:
+        """The URL migrations run under."""
+        return self.migration_database_url or self.database_url
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; raise ConfigurationError naming every variable that is wrong, and why."""
+    try:
+        return Settings(**{**_secrets_from_files(), **overrides})
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(part) for part in fault['loc'][:1]).upper()}: {_reason(fault['type'], fault['msg'])}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError("settings are wrong:\n  " + "\n  ".join(faults)) from None
+
+
+def _reason(kind: str, message: str) -> str:
+    return "is not set" if kind == "missing" else message.removeprefix("Value error, ")
+
+
+def _secrets_from_files() -> dict[str, str]:
+    """NAME_FILE holds the path of a file whose content is NAME's value (Docker and Kubernetes secrets)."""
+    found: dict[str, str] = {}
+    for name in Settings.model_fields:
+        path = os.environ.get(f"{name.upper()}_FILE")
+        if not path or os.environ.get(name.upper()):
+            continue
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"{name.upper()}_FILE: cannot be read ({error.strerror})") from None
+    return found
