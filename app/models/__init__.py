@@ -1,0 +1,38 @@
+"""Rows, and the only queries on them.
+
+One file a noun: the table and the functions that read or write it, each taking an open session.
+Nothing here begins or ends a transaction, and nothing here calls anybody outside.
+"""
+
+from app.models.appointments import Appointment
+from app.models.base import Base
+from app.models.calendars import CalendarChannel
+from app.models.calls import Call
+from app.models.deliveries import Attempt, Delivery, Payload
+from app.models.integrations import Integration
+from app.models.lanes import Lane
+from app.models.messages import Message, OptOut
+from app.models.operations import OperatorAction, Singleton
+from app.models.organizations import ApiKey, Organization
+from app.models.processed_events import ProcessedWebhookEvent
+from app.models.tool_answers import ToolAnswer
+
+__all__ = [
+    "ApiKey",
+    "Appointment",
+    "Attempt",
+    "Base",
+    "CalendarChannel",
+    "Call",
+    "Delivery",
+    "Integration",
+    "Lane",
+    "Message",
+    "OperatorAction",
+    "OptOut",
+    "Organization",
+    "Payload",
+    "ProcessedWebhookEvent",
+    "Singleton",
+    "ToolAnswer",
+]

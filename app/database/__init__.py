@@ -1,0 +1,136 @@
+"""Engine, session, and the one way to open a transaction.
+
+Owns which database role and which organization a statement runs under: every statement of the
+product goes through ``Database.transaction`` (or ``intake``), so that row-level security always
+applies. Must not know any table.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from app.config import Settings
+from app.database.roles import RoleNames, find_role_faults
+from app.errors import ConfigurationError, DatabaseUnavailable
+
+CONNECT_TIMEOUT_SECONDS = 2
+POOL_WAIT_SECONDS = 2.0
+STATEMENT_TIMEOUT_MS = 15_000
+
+# SQLSTATE classes that say "the server, not the statement": connection lost, resources, shutting down,
+# read-only after a failover, disk full.
+_UNAVAILABLE_STATES = ("08", "53", "57P", "25006", "58")
+
+
+class Database:
+    """One process's connections, used as the login role, which alone may see nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.roles = RoleNames(settings.database_role_prefix)
+        self._checked = False
+        self._check_lock = threading.Lock()
+        self.engine: Engine = create_engine(
+            settings.database_url,
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_WAIT_SECONDS,
+            pool_pre_ping=True,  # a restarted server costs one ping, not one failed webhook per connection
+            hide_parameters=True,  # parameters are phone numbers and texts; they must not reach a log
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                "application_name": "voicedesk",
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
+            },
+        )
+
+    @contextmanager
+    def transaction(
+        self, org_id: UUID | None = None, *, system: bool = False, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+    ) -> Iterator[Session]:
+        """One transaction as the tenant ``org_id``, or as ``system``: commits at the end, rolls back on an error.
+
+        Exactly one of the two must be given. Raises DatabaseUnavailable when the server is away,
+        and ConfigurationError when the login role could bypass row-level security.
+        """
+        if (org_id is None) is not system:
+            raise ValueError("a transaction belongs to one organization or to the system")
+        role = self.roles.system if system else self.roles.tenant
+        with self._session() as session:
+            # One round trip; both settings end with the transaction, as a pooler between us needs it.
+            session.connection().exec_driver_sql(
+                f"SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {int(statement_timeout_ms)}; "
+                f"SELECT set_config('voicedesk.org_id', '{org_id or ''}', true)"
+            )
+            yield session
+
+    @contextmanager
+    def intake(self) -> Iterator[Session]:
+        """One transaction as the intake role, which can only add to the inbox, for any organization."""
+        with self._session() as session:
+            session.connection().exec_driver_sql(f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = 2000")
+            yield session
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        try:
+            if not self._checked:
+                self.verify_role()
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except PoolTimeout:
+            raise DatabaseUnavailable("no free database connection") from None
+        except DBAPIError as error:
+            if is_unavailable(error):
+                raise DatabaseUnavailable("the database is away") from None
+            raise
+
+    def verify_role(self) -> None:
+        """Refuse (ConfigurationError) a login role that could see another organization's rows.
+
+        Behavioural, because a plain GRANT lets policies apply by inheritance, which no attribute shows.
+        Checked once a process; raises DatabaseUnavailable when the server cannot be asked.
+        """
+        with self._check_lock:
+            if self._checked:
+                return
+            try:
+                with self.engine.connect() as connection:
+                    faults = find_role_faults(connection, self.roles)
+            except (DBAPIError, PoolTimeout) as error:
+                raise DatabaseUnavailable("the database is away") from error
+            if faults:
+                raise ConfigurationError("DATABASE_URL: " + "; ".join(faults))
+            self._checked = True
+
+    def ping(self) -> None:
+        """One trivial statement; raises DatabaseUnavailable."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except (DBAPIError, PoolTimeout):
+            raise DatabaseUnavailable("the database is away") from None
+
+    def dispose(self, *, close: bool = True) -> None:
+        """Drop all pooled connections; in a forked child with close=False, because they are the parent's."""
+        self.engine.dispose(close=close)
+
+
+def is_unavailable(error: DBAPIError) -> bool:
+    """Whether the server is away or cannot commit, as opposed to refusing this statement."""
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "pgcode", None)
+    if state is None:
+        return type(error.orig).__name__ in {"OperationalError", "InterfaceError"}
+    return str(state).startswith(_UNAVAILABLE_STATES)

@@ -1,0 +1,155 @@
+"""Appointments: the row comes first and holds the slot; the calendar is brought in line with it.
+
+Owns the exclusion constraint (one calendar, overlapping times, not cancelled) and the queries on the
+row. ``calendar_action`` says what the calendar does not know yet; ``version`` counts what people decided.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index, SmallInteger, UniqueConstraint, func, or_, select, text
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.models.base import Base, CreatedAt, Id, OrgId
+
+
+class AppointmentStatus(StrEnum):
+    """``pending`` holds the slot and is not in the calendar yet; ``failed`` lost the slot before it was."""
+
+    PENDING = "pending"
+    BOOKED = "booked"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class CalendarAction(StrEnum):
+    """What is still to be done in the calendar."""
+
+    CREATE = "create"
+    MOVE = "move"
+    DELETE = "delete"
+
+
+HOLDING = "status IN ('pending', 'booked') AND NOT external_conflict"
+
+
+class Appointment(Base):
+    """One appointment with one customer."""
+
+    __tablename__ = "appointments"
+    __table_args__ = (
+        CheckConstraint("starts_at < ends_at", name="times"),
+        CheckConstraint("status IN ('pending', 'booked', 'cancelled', 'failed')", name="status"),
+        UniqueConstraint("org_id", "id"),
+        UniqueConstraint("org_id", "call_id", "tool_call_id"),
+        ExcludeConstraint(
+            ("org_id", "="),
+            ("calendar_id", "="),
+            (text("tstzrange(starts_at, ends_at)"), "&&"),
+            name="ex_appointments_slot",
+            where=text(HOLDING),
+            using="gist",
+        ),
+        Index("ix_appointments_org_starts", "org_id", "starts_at"),
+        Index("ix_appointments_phone", "org_id", "phone", "starts_at"),
+    )
+
+    id: Mapped[Id]
+    org_id: Mapped[OrgId]
+    calendar_id: Mapped[str]
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    status: Mapped[str]
+    name: Mapped[str]
+    phone: Mapped[str | None]
+    channel: Mapped[str] = mapped_column(server_default="sms")
+    notes: Mapped[str | None]
+    call_id: Mapped[str | None]
+    tool_call_id: Mapped[str | None]
+    version: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    texted_version: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    promised_text: Mapped[bool] = mapped_column(server_default=text("false"))
+    calendar_action: Mapped[str | None]
+    creations: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    creation_begun: Mapped[bool] = mapped_column(server_default=text("false"))
+    google_event_id: Mapped[str | None]
+    google_etag: Mapped[str | None]
+    external_conflict: Mapped[bool] = mapped_column(server_default=text("false"))
+    failure: Mapped[str | None]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+    @property
+    def event_id(self) -> str:
+        """The id of this appointment's event, derived, so that inserting it twice is one event.
+
+        A deleted event keeps its id for ever, so each creation after the first has its own.
+        Google allows a-v and 0-9, which hexadecimal is within.
+        """
+        return f"vd{self.id.hex}{self.creations}"
+
+
+def find_appointment(session: Session, org_id: UUID, appointment_id: UUID) -> Appointment | None:
+    """The appointment, read without a lock."""
+    return session.scalar(select(Appointment).where(Appointment.org_id == org_id, Appointment.id == appointment_id))
+
+
+def lock_appointment(session: Session, org_id: UUID, appointment_id: UUID) -> Appointment | None:
+    """The appointment as it is now, locked until the transaction ends."""
+    return session.scalar(
+        select(Appointment)
+        .where(Appointment.org_id == org_id, Appointment.id == appointment_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def find_by_tool_call(session: Session, org_id: UUID, *, call_id: str, tool_call_id: str) -> Appointment | None:
+    """The appointment this very tool call made, however long ago."""
+    return session.scalar(
+        select(Appointment).where(
+            Appointment.org_id == org_id, Appointment.call_id == call_id, Appointment.tool_call_id == tool_call_id
+        )
+    )
+
+
+def upcoming_of(session: Session, org_id: UUID, phone: str, *, now: datetime) -> list[Appointment]:
+    """The customer's appointments that still hold a slot, the next one first."""
+    return list(
+        session.scalars(
+            select(Appointment)
+            .where(
+                Appointment.org_id == org_id,
+                Appointment.phone == phone,
+                Appointment.ends_at > now,
+                or_(Appointment.status == "pending", Appointment.status == "booked"),
+            )
+            .order_by(Appointment.starts_at)
+            .limit(20)
+        )
+    )
+
+
+def held_periods(
+    session: Session, org_id: UUID, calendar_id: str, *, start: datetime, end: datetime
+) -> list[tuple[UUID, datetime, datetime]]:
+    """What our own appointments hold of the calendar between ``start`` and ``end``: id, start, end."""
+    rows = session.execute(
+        select(Appointment.id, Appointment.starts_at, Appointment.ends_at).where(
+            Appointment.org_id == org_id,
+            Appointment.calendar_id == calendar_id,
+            Appointment.status.in_(("pending", "booked")),
+            func.tstzrange(Appointment.starts_at, Appointment.ends_at).op("&&")(func.tstzrange(start, end)),
+        )
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def list_appointments(session: Session, *, org_id: UUID | None = None, limit: int = 100) -> list[Appointment]:
+    """The latest made first, at most ``limit``."""
+    statement = select(Appointment).order_by(Appointment.created_at.desc()).limit(limit)
+    return list(session.scalars(statement.where(Appointment.org_id == org_id) if org_id else statement))

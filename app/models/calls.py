@@ -1,0 +1,83 @@
+"""Calls: one row per call of Vapi's, put together from events that come in any order."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, Numeric, UniqueConstraint, case, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.models.base import Base, CreatedAt, Id, OrgId
+
+# A call only moves forward; a late "ringing" after "ended" changes nothing.
+STATUS_ORDER = ("scheduled", "queued", "ringing", "in-progress", "forwarding", "ended")
+
+
+class Call(Base):
+    """A phone call or web call; the natural key is Vapi's call id within the organization."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        UniqueConstraint("org_id", "vapi_call_id"),
+        UniqueConstraint("org_id", "id"),
+        Index("ix_calls_org_created", "org_id", "created_at"),
+    )
+
+    id: Mapped[Id]
+    org_id: Mapped[OrgId]
+    vapi_call_id: Mapped[str]
+    provider_call_id: Mapped[str | None]
+    type: Mapped[str | None]
+    status: Mapped[str]
+    assistant_id: Mapped[str | None]
+    customer_number: Mapped[str | None]
+    dialled_number: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    ended_reason: Mapped[str | None]
+    duration_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
+    cost: Mapped[Decimal | None] = mapped_column(Numeric(12, 6))
+    summary: Mapped[str | None]
+    transcript: Mapped[str | None]
+    recording_url: Mapped[str | None]
+    structured_data: Mapped[dict[str, Any] | None]
+    success_evaluation: Mapped[str | None]
+    reported_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+
+def merge_call(session: Session, org_id: UUID, vapi_call_id: str, *, status: str | None, facts: dict[str, Any]) -> None:
+    """Add to the call's row what ``facts`` knows (None adds nothing) and move its status forward only.
+
+    Safe to call twice and in any order: what is known is never replaced by nothing.
+    """
+    known = {name: value for name, value in facts.items() if value is not None}
+    row = insert(Call).values(org_id=org_id, vapi_call_id=vapi_call_id, status=status or "queued", **known)
+    rank = {name: number for number, name in enumerate(STATUS_ORDER)}
+    ahead = case(rank, value=row.excluded.status, else_=-1) > case(rank, value=Call.status, else_=-1)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=[Call.org_id, Call.vapi_call_id],
+            set_={
+                **{name: row.excluded[name] for name in known},
+                "status": case((ahead, row.excluded.status), else_=Call.status),
+                "updated_at": func.now(),
+            },
+        )
+    )
+
+
+def find_call(session: Session, org_id: UUID, vapi_call_id: str) -> Call | None:
+    """The call with Vapi's id."""
+    return session.scalar(select(Call).where(Call.org_id == org_id, Call.vapi_call_id == vapi_call_id))
+
+
+def list_calls(session: Session, *, org_id: UUID | None = None, limit: int = 100) -> list[Call]:
+    """The newest first, at most ``limit``."""
+    statement = select(Call).order_by(Call.created_at.desc()).limit(limit)
+    return list(session.scalars(statement.where(Call.org_id == org_id) if org_id else statement))

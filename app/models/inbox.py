@@ -1,0 +1,165 @@
+"""How events get in: lanes, then dedup, deliveries, payloads and consent, in one message to the server.
+
+Owns the two statements of intake. Their order is the order of a lane: the lane row is locked before
+the delivery ids are drawn, both sorted by key (or two groups would deadlock), so that within a lane
+id order is commit order. No ORM object here: this is the hot path.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """One event to be stored. ``status`` other than ``received`` means that nobody is to handle it.
+
+    ``integration_id`` is None for work the house gives itself: then ``event_key`` is not deduplicated.
+    """
+
+    org_id: UUID
+    provider: str
+    type: str
+    event_key: str
+    lane_key: str
+    payload: dict[str, Any] | None
+    integration_id: UUID | None = None
+    occurred_at: datetime | None = None
+    due_at: datetime | None = None
+    raw: bytes | None = None
+    answer: dict[str, Any] | None = None
+    status: str = "received"
+    error_code: str | None = None
+    note: str | None = None
+    consent_address: str | None = None
+    opted_out: bool | None = None
+
+
+_LANES = """
+INSERT INTO lanes (org_id, lane_key, due_at)
+SELECT DISTINCT ON (org_id, lane_key) org_id, lane_key, coalesce(due_at, now())
+FROM jsonb_to_recordset(CAST(:lanes AS jsonb)) AS l(org_id uuid, lane_key text, due_at timestamptz)
+ORDER BY org_id, lane_key, due_at NULLS FIRST
+ON CONFLICT (org_id, lane_key) DO UPDATE SET due_at = now() WHERE lanes.due_at IS NULL
+"""  # the WHERE is never true; it is there because a false one still locks the row
+
+_INPUT = """
+WITH input AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS e(
+        ord int, org_id uuid, integration_id uuid, provider text, type text, event_key text, lane_key text,
+        occurred_at timestamptz, due_at timestamptz, status text, error_code text, note text,
+        payload jsonb, raw text, answer jsonb, consent_address text, opted_out bool)
+)
+"""
+
+_COLUMNS = """(org_id, integration_id, provider, type, event_key, lane_key, status, occurred_at,
+        next_attempt_at, finished_at, error_code, note)"""
+_VALUES = """i.org_id, i.integration_id, i.provider, i.type, i.event_key, i.lane_key, i.status, i.occurred_at,
+        coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note"""
+
+_WEBHOOKS = (
+    _INPUT
+    + f"""
+, fresh AS (
+    INSERT INTO processed_webhook_events (integration_id, event_key, org_id)
+    SELECT integration_id, event_key, org_id FROM input ORDER BY integration_id, event_key
+    ON CONFLICT DO NOTHING RETURNING integration_id, event_key
+), logged AS (
+    INSERT INTO webhook_delivery_log {_COLUMNS}
+    SELECT {_VALUES} FROM input i JOIN fresh f USING (integration_id, event_key) ORDER BY i.ord
+    RETURNING id, org_id, integration_id, event_key
+), stored AS (
+    INSERT INTO webhook_payloads (delivery_id, org_id, body, raw, answer)
+    SELECT l.id, l.org_id, i.payload, decode(i.raw, 'base64'), i.answer
+    FROM logged l JOIN input i USING (integration_id, event_key)
+), consent AS (
+    INSERT INTO opt_outs (org_id, address, opted_out, source)
+    SELECT DISTINCT ON (i.org_id, i.consent_address) i.org_id, i.consent_address, i.opted_out, 'message'
+    FROM input i JOIN fresh f USING (integration_id, event_key) WHERE i.consent_address IS NOT NULL
+    ORDER BY i.org_id, i.consent_address, i.ord DESC
+    ON CONFLICT (org_id, address) DO UPDATE
+    SET opted_out = excluded.opted_out, source = excluded.source, changed_at = now()
+)
+SELECT integration_id, event_key, id FROM logged
+"""
+)
+
+_OWN_WORK = (
+    _INPUT
+    + f"""
+, logged AS (
+    INSERT INTO webhook_delivery_log {_COLUMNS}
+    SELECT {_VALUES} FROM input i ORDER BY i.ord RETURNING id, org_id, event_key
+), stored AS (
+    INSERT INTO webhook_payloads (delivery_id, org_id, body) SELECT l.id, l.org_id, i.payload
+    FROM logged l JOIN input i USING (org_id, event_key)
+)
+SELECT id FROM logged
+"""
+)
+
+
+def insert_webhooks(session: Session, events: Sequence[NewDelivery]) -> dict[tuple[UUID, str], int]:
+    """Store what is new among ``events``; return the delivery id of each that was, by integration and key.
+
+    A key that is missing from the result had been stored before. Keys must differ within ``events``.
+    """
+    _lock_lanes(session, events)
+    rows = session.execute(text(_WEBHOOKS), {"events": _as_json(events)})
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
+    """Store work the house gives itself, in the caller's transaction: it exists if and only if that commits."""
+    _lock_lanes(session, work)
+    return [row[0] for row in session.execute(text(_OWN_WORK), {"events": _as_json(work)})]
+
+
+def _lock_lanes(session: Session, events: Sequence[NewDelivery]) -> None:
+    lanes = [
+        {"org_id": str(event.org_id), "lane_key": event.lane_key, "due_at": _iso(event.due_at)}
+        for event in events
+        if event.status == "received"
+    ]
+    if lanes:
+        session.execute(text(_LANES), {"lanes": orjson.dumps(lanes).decode()})
+
+
+def _as_json(events: Sequence[NewDelivery]) -> str:
+    return orjson.dumps(
+        [
+            {
+                "ord": number,
+                "org_id": str(event.org_id),
+                "integration_id": str(event.integration_id) if event.integration_id else None,
+                "provider": event.provider,
+                "type": event.type,
+                "event_key": event.event_key,
+                "lane_key": event.lane_key,
+                "occurred_at": _iso(event.occurred_at),
+                "due_at": _iso(event.due_at),
+                "status": event.status,
+                "error_code": event.error_code,
+                "note": event.note,
+                "payload": event.payload,
+                "raw": base64.b64encode(event.raw).decode() if event.raw is not None else None,
+                "answer": event.answer,
+                "consent_address": event.consent_address,
+                "opted_out": event.opted_out,
+            }
+            for number, event in enumerate(events)
+        ]
+    ).decode()
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment is not None else None

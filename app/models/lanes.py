@@ -1,0 +1,221 @@
+"""Lanes that have work: the small table that claims go over, and the statements that claim and finish.
+
+Owns the order of turns (between organizations) and of events (within a lane). A lane row exists only
+while the lane has unfinished deliveries; ``due_at`` is both its date and, while claimed, the end of
+the lease: an expired lease is simply due again. ``token`` fences: it comes from a sequence and never
+repeats, and whoever holds an older one has lost the lane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Index, Sequence, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.models.base import Base, OrgId
+from app.models.deliveries import UNFINISHED
+
+FIRST_ORG = UUID(int=0)
+MOST_STEPS = 1500  # organizations looked at in one claim; it goes on from there in the next
+EVENTS_PER_CLAIM = 5
+
+lane_tokens = Sequence("lane_tokens", metadata=Base.metadata, data_type=BigInteger)
+
+
+class Lane(Base):
+    """One call, conversation or calendar of one organization that has something to be done."""
+
+    __tablename__ = "lanes"
+    __table_args__ = (
+        Index("ix_lanes_turn", "org_id", "due_at"),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    org_id: Mapped[OrgId] = mapped_column(primary_key=True)
+    lane_key: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime]
+    token: Mapped[int | None] = mapped_column(BigInteger)
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedDelivery:
+    """A delivery as its handler needs it. ``running_since`` set: its last attempt began and never ended."""
+
+    id: int
+    org_id: UUID
+    integration_id: UUID | None
+    provider: str
+    type: str
+    event_key: str
+    attempts: int
+    crashes: int
+    received_at: datetime
+    occurred_at: datetime | None
+    next_attempt_at: datetime
+    running_since: datetime | None
+    held_since: datetime | None
+    body: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedLane:
+    """A lane that is ours until its lease ends, with its first deliveries in order."""
+
+    org_id: UUID
+    lane_key: str
+    token: int
+    deliveries: tuple[QueuedDelivery, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one claim brought. ``next_org``: where the next turn begins; None when the round is complete."""
+
+    lanes: list[ClaimedLane]
+    next_org: UUID | None
+
+
+# One step per organization by index, never per lane; the walk stops as soon as enough lanes are locked.
+_CLAIM = f"""
+WITH RECURSIVE turn AS (
+    (SELECT org_id, 1 AS step FROM lanes WHERE org_id > :after ORDER BY org_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT l.org_id FROM lanes l WHERE l.org_id > t.org_id ORDER BY l.org_id LIMIT 1), t.step + 1
+    FROM turn t WHERE t.org_id IS NOT NULL AND t.step < :most_steps
+), picked AS MATERIALIZED (
+    SELECT p.org_id, p.lane_key FROM turn t CROSS JOIN LATERAL (
+        SELECT * FROM (
+            SELECT l.org_id, l.lane_key FROM lanes l
+            WHERE l.org_id = t.org_id AND l.due_at <= now() AND t.org_id <> ALL (CAST(:full AS uuid[]))
+            ORDER BY l.due_at LIMIT :per_org FOR UPDATE SKIP LOCKED
+        ) due
+        UNION ALL
+        SELECT t.org_id, NULL WHERE t.step = :most_steps
+    ) p
+    WHERE t.org_id IS NOT NULL LIMIT :most
+), claimed AS (
+    UPDATE lanes l SET due_at = now() + make_interval(secs => :lease), token = nextval('lane_tokens')
+    FROM picked p WHERE l.org_id = p.org_id AND l.lane_key = p.lane_key
+    RETURNING l.org_id, l.lane_key, l.token
+)
+SELECT c.org_id, c.lane_key, c.token, d.* FROM claimed c LEFT JOIN LATERAL (
+    SELECT d.id, d.integration_id, d.provider, d.type, d.event_key, d.attempts, d.crashes, d.received_at,
+           d.occurred_at, d.next_attempt_at, d.running_since, d.held_since, p.body
+    FROM webhook_delivery_log d LEFT JOIN webhook_payloads p ON p.delivery_id = d.id AND p.org_id = d.org_id
+    WHERE d.org_id = c.org_id AND d.lane_key = c.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT {EVENTS_PER_CLAIM}
+) d ON true
+UNION ALL
+SELECT p.org_id, NULL, NULL, {", ".join(["NULL"] * 13)} FROM picked p WHERE p.lane_key IS NULL
+"""
+
+
+def claim_lanes(
+    session: Session, *, after: UUID, most: int, per_org: int, lease_seconds: float, full: list[UUID]
+) -> Claim:
+    """Take up to ``most`` due lanes, at most ``per_org`` of each organization, those after ``after`` first.
+
+    ``full`` are organizations that have enough running here already. Nobody else is waited for.
+    """
+    rows = session.execute(
+        text(_CLAIM),
+        {
+            "after": after,
+            "most": most,
+            "per_org": per_org,
+            "lease": lease_seconds,
+            "full": full,
+            "most_steps": MOST_STEPS,
+        },
+    ).all()
+    lanes: dict[tuple[UUID, str], list[QueuedDelivery]] = {}
+    tokens: dict[tuple[UUID, str], int] = {}
+    stopped_at: UUID | None = None
+    for row in rows:
+        if row.lane_key is None:
+            stopped_at = row.org_id
+            continue
+        key = (row.org_id, row.lane_key)
+        tokens[key] = row.token
+        found = lanes.setdefault(key, [])
+        if row.id is not None:
+            found.append(
+                QueuedDelivery(
+                    org_id=row.org_id,
+                    **{name: getattr(row, name) for name in QueuedDelivery.__slots__ if name != "org_id"},
+                )
+            )
+    claimed = [
+        ClaimedLane(org_id, lane_key, tokens[org_id, lane_key], tuple(sorted(found, key=lambda d: d.id)))
+        for (org_id, lane_key), found in lanes.items()
+    ]
+    if len(claimed) >= most:
+        stopped_at = max(lane.org_id for lane in claimed)
+    return Claim(claimed, stopped_at)
+
+
+def renew_leases(session: Session, held: list[tuple[UUID, str, int]], *, lease_seconds: float) -> set[int]:
+    """Push the leases of the lanes still ours; return the tokens that are."""
+    rows = session.execute(
+        text(
+            "UPDATE lanes l SET due_at = now() + make_interval(secs => :lease)"
+            " FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]))"
+            " AS h(org_id, lane_key, token)"
+            " WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token RETURNING l.token"
+        ),
+        {
+            "lease": lease_seconds,
+            "orgs": [org_id for org_id, _, _ in held],
+            "keys": [lane_key for _, lane_key, _ in held],
+            "tokens": [token for _, _, token in held],
+        },
+    )
+    return {row[0] for row in rows}
+
+
+def is_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:
+    """Whether the lane is still ours and its lease has not ended."""
+    found = session.execute(
+        text("SELECT 1 FROM lanes WHERE org_id = :org AND lane_key = :key AND token = :token AND due_at > now()"),
+        {"org": org_id, "key": lane_key, "token": token},
+    ).first()
+    return found is not None
+
+
+def lock_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:
+    """Lock the lane if it is still ours. What follows must be new statements: only their snapshot
+    sees what intake committed while we waited for the lock."""
+    found = session.execute(
+        text("SELECT 1 FROM lanes WHERE org_id = :org AND lane_key = :key AND token = :token FOR UPDATE"),
+        {"org": org_id, "key": lane_key, "token": token},
+    ).first()
+    return found is not None
+
+
+def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:
+    """Give the (locked) lane its next head's date, or delete it when nothing is left; True if work is due now."""
+    row = session.execute(
+        text(
+            f"""
+            WITH head AS (
+                SELECT next_attempt_at FROM webhook_delivery_log
+                WHERE org_id = :org AND lane_key = :key AND {UNFINISHED} ORDER BY id LIMIT 1
+            ), gone AS (
+                DELETE FROM lanes WHERE org_id = :org AND lane_key = :key AND NOT EXISTS (SELECT FROM head)
+            )
+            UPDATE lanes SET due_at = head.next_attempt_at, token = NULL FROM head
+            WHERE lanes.org_id = :org AND lanes.lane_key = :key RETURNING lanes.due_at <= now()
+            """
+        ),
+        {"org": org_id, "key": lane_key},
+    ).first()
+    return bool(row and row[0])
+
+
+def next_due(session: Session) -> tuple[bool, datetime | None]:
+    """Whether any lane is due now, and since when the longest-waiting one is."""
+    row = session.execute(text("SELECT min(due_at) FROM lanes WHERE due_at <= now()")).scalar()
+    return row is not None, row

@@ -1,0 +1,176 @@
+"""Texts in and out, and who wants none.
+
+Owns ``messages`` and ``opt_outs``. A text out is a row before it is a request to Twilio; its status
+only moves forward, whoever brings the news.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.models.base import Base, CreatedAt, Id, OrgId
+
+
+class MessageStatus(StrEnum):
+    """Where a text stands. ``sending`` is committed before Twilio is asked; ``unknown`` waits for a person."""
+
+    RECEIVED = "received"
+    PLANNED = "planned"
+    SENDING = "sending"
+    UNKNOWN = "unknown"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    UNDELIVERED = "undelivered"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    REFUSED = "refused"
+
+
+RANK = {
+    MessageStatus.PLANNED: 0,
+    MessageStatus.SENDING: 1,
+    MessageStatus.UNKNOWN: 1,
+    MessageStatus.SENT: 2,
+    MessageStatus.DELIVERED: 3,
+    MessageStatus.READ: 4,
+    MessageStatus.UNDELIVERED: 5,
+    MessageStatus.FAILED: 5,
+    MessageStatus.CANCELED: 5,
+    MessageStatus.REFUSED: 5,
+}
+FINAL_RANK = 5
+
+
+class Message(Base):
+    """One text. ``remote_address`` is the customer: E.164, or a WhatsApp user id without a number."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        CheckConstraint("direction IN ('inbound', 'outbound')", name="direction"),
+        CheckConstraint("channel IN ('sms', 'whatsapp')", name="channel"),
+        UniqueConstraint("org_id", "id"),
+        UniqueConstraint("org_id", "provider_sid"),
+        UniqueConstraint("org_id", "idempotency_key"),
+        ForeignKeyConstraint(["org_id", "appointment_id"], ["appointments.org_id", "appointments.id"]),
+        Index("ix_messages_org_created", "org_id", "created_at"),
+        Index("ix_messages_unsettled", "sending_since", postgresql_where=text("status IN ('sending', 'unknown')")),
+    )
+
+    id: Mapped[Id]
+    org_id: Mapped[OrgId]
+    direction: Mapped[str]
+    channel: Mapped[str]
+    remote_address: Mapped[str]
+    own_address: Mapped[str | None]
+    body: Mapped[str]
+    media: Mapped[list[Any]] = mapped_column(server_default="[]")
+    status: Mapped[str]
+    provider_status: Mapped[str | None]
+    provider_sid: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    purpose: Mapped[str | None]
+    appointment_id: Mapped[UUID | None]
+    call_id: Mapped[str | None]
+    profile_name: Mapped[str | None]
+    error_code: Mapped[str | None]
+    error: Mapped[str | None]
+    sends: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    lookups: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    sending_since: Mapped[datetime | None]
+    looked_up_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+    def move(self, status: str) -> bool:
+        """Go to ``status`` if that is forward (or a fate after ``sent``); False, and no change, if it is not."""
+        old, new = RANK[MessageStatus(self.status)], RANK[MessageStatus(status)]
+        if new <= old or old == FINAL_RANK:
+            return False
+        self.status = status
+        return True
+
+
+class OptOut(Base):
+    """Whether this address wants texts from this organization; the last word of STOP or START."""
+
+    __tablename__ = "opt_outs"
+
+    org_id: Mapped[OrgId] = mapped_column(primary_key=True)
+    address: Mapped[str] = mapped_column(primary_key=True)
+    opted_out: Mapped[bool]
+    source: Mapped[str]
+    changed_at: Mapped[CreatedAt]
+
+
+def has_opted_out(session: Session, org_id: UUID, address: str) -> bool:
+    """Whether the address has said STOP to this organization and not START since."""
+    return bool(
+        session.scalar(select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address))
+    )
+
+
+def record_opt_out(session: Session, org_id: UUID, address: str, *, source: str) -> None:
+    """The address wants no texts (learnt otherwise than by its own STOP, which intake records)."""
+    row = insert(OptOut).values(org_id=org_id, address=address, opted_out=True, source=source)
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=[OptOut.org_id, OptOut.address],
+            set_={"opted_out": True, "source": source, "changed_at": func.now()},
+        )
+    )
+
+
+def insert_message(session: Session, **values: Any) -> UUID | None:
+    """Add a text; None when its idempotency key or provider SID is there already (then nothing is done)."""
+    return session.scalar(insert(Message).values(**values).on_conflict_do_nothing().returning(Message.id))
+
+
+def lock_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:
+    """The text, locked until the transaction ends."""
+    return session.scalar(
+        select(Message).where(Message.org_id == org_id, Message.id == message_id).with_for_update()
+    )
+
+
+def lock_message_by_sid(session: Session, org_id: UUID, provider_sid: str) -> Message | None:
+    """The text with Twilio's SID, locked until the transaction ends."""
+    return session.scalar(
+        select(Message).where(Message.org_id == org_id, Message.provider_sid == provider_sid).with_for_update()
+    )
+
+
+def owned_sids(session: Session, org_id: UUID, sids: list[str]) -> set[str]:
+    """Those of ``sids`` that belong to a text of ours already."""
+    found = session.scalars(
+        select(Message.provider_sid).where(Message.org_id == org_id, Message.provider_sid.in_(sids))
+    )
+    return {sid for sid in found if sid}
+
+
+def last_inbound_channel(session: Session, org_id: UUID, address: str, *, within: timedelta) -> str | None:
+    """By which channel the address last wrote to us, if it did within the time."""
+    return session.scalar(
+        select(Message.channel)
+        .where(
+            Message.org_id == org_id,
+            Message.direction == "inbound",
+            Message.remote_address == address,
+            Message.created_at > func.now() - within,
+        )
+        .order_by(Message.created_at.desc())
+        .limit(1)
+    )
+
+
+def list_messages(session: Session, *, org_id: UUID | None = None, limit: int = 100) -> list[Message]:
+    """The newest first, at most ``limit``."""
+    statement = select(Message).order_by(Message.created_at.desc()).limit(limit)
+    return list(session.scalars(statement.where(Message.org_id == org_id) if org_id else statement))

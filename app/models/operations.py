@@ -1,0 +1,54 @@
+"""The house's own books: who holds a single role just now, and what operators did."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Identity, delete, func, or_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from app.models.base import Base, CreatedAt, OrgId
+
+
+class Singleton(Base):
+    """A role that one process of all holds for a time. A row, because session locks end at a pooler."""
+
+    __tablename__ = "singletons"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    until: Mapped[datetime]
+
+
+class OperatorAction(Base):
+    """The audit trail: who did what to which delivery or organization."""
+
+    __tablename__ = "operator_actions"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    org_id: Mapped[OrgId] = mapped_column(index=True)
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    at: Mapped[CreatedAt]
+
+
+def hold_singleton(session: Session, name: str, *, holder: str, lease: timedelta) -> bool:
+    """Take or renew the role; False while another process holds it."""
+    row = insert(Singleton).values(name=name, holder=holder, until=func.now() + lease)
+    held = session.execute(
+        row.on_conflict_do_update(
+            index_elements=[Singleton.name],
+            set_={"holder": holder, "until": func.now() + lease},
+            where=or_(Singleton.until < func.now(), Singleton.holder == holder),
+        ).returning(Singleton.name)
+    ).first()
+    return held is not None
+
+
+def release_singleton(session: Session, name: str, *, holder: str) -> None:
+    """Give the role back, if it is still held."""
+    session.execute(delete(Singleton).where(Singleton.name == name, Singleton.holder == holder))
