@@ -158,3 +158,14 @@ def _secrets_from_files() -> dict[str, str]:
         except OSError as error:
             raise ConfigurationError(f"{name.upper()}_FILE: cannot be read ({error.strerror})") from None
     return found
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives a child process the same settings."""
+    environment = dict(os.environ)
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        environment.pop(name.upper(), None)
+        if value is not None:
+            environment[name.upper()] = ",".join(value) if isinstance(value, list) else str(value)
+    return environment

@@ -78,6 +78,9 @@ class Appointment(Base):
     creation_begun: Mapped[bool] = mapped_column(server_default=text("false"))
     google_event_id: Mapped[str | None]
     google_etag: Mapped[str | None]
+    # where the calendar still has it while a move is not done, to go back to when the new time proves taken
+    previous_starts_at: Mapped[datetime | None]
+    previous_ends_at: Mapped[datetime | None]
     external_conflict: Mapped[bool] = mapped_column(server_default=text("false"))
     failure: Mapped[str | None]
     created_at: Mapped[CreatedAt]

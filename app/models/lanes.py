@@ -43,7 +43,11 @@ class Lane(Base):
 
 @dataclass(frozen=True, slots=True)
 class QueuedDelivery:
-    """A delivery as its handler needs it. ``running_since`` set: its last attempt began and never ended."""
+    """A delivery as its handler needs it.
+
+    ``running_since`` set: its last attempt began and never ended. ``due`` and ``held_seconds`` (how long
+    it has kept others waiting) are by the database's clock, as all dates are.
+    """
 
     id: int
     org_id: UUID
@@ -55,9 +59,9 @@ class QueuedDelivery:
     crashes: int
     received_at: datetime
     occurred_at: datetime | None
-    next_attempt_at: datetime
     running_since: datetime | None
-    held_since: datetime | None
+    due: bool
+    held_seconds: float
     body: dict[str, Any] | None
 
 
@@ -104,7 +108,8 @@ WITH RECURSIVE turn AS (
 )
 SELECT c.org_id, c.lane_key, c.token, d.* FROM claimed c LEFT JOIN LATERAL (
     SELECT d.id, d.integration_id, d.provider, d.type, d.event_key, d.attempts, d.crashes, d.received_at,
-           d.occurred_at, d.next_attempt_at, d.running_since, d.held_since, p.body
+           d.occurred_at, d.running_since, d.next_attempt_at <= now() AS due,
+           coalesce(extract(epoch FROM now() - d.held_since), 0)::float8 AS held_seconds, p.body
     FROM webhook_delivery_log d LEFT JOIN webhook_payloads p ON p.delivery_id = d.id AND p.org_id = d.org_id
     WHERE d.org_id = c.org_id AND d.lane_key = c.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT {EVENTS_PER_CLAIM}
 ) d ON true
@@ -215,7 +220,9 @@ def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:
     return bool(row and row[0])
 
 
-def next_due(session: Session) -> tuple[bool, datetime | None]:
-    """Whether any lane is due now, and since when the longest-waiting one is."""
-    row = session.execute(text("SELECT min(due_at) FROM lanes WHERE due_at <= now()")).scalar()
-    return row is not None, row
+def next_due(session: Session) -> tuple[bool, float]:
+    """Whether any lane is due now, and for how many seconds the longest-waiting one has been."""
+    waited = session.execute(
+        text("SELECT extract(epoch FROM now() - min(due_at))::float8 FROM lanes WHERE due_at <= now()")
+    ).scalar()
+    return waited is not None, waited or 0.0

@@ -1,0 +1,1 @@
+"""What the house says about itself. Owns logging; must never see a number, a text or a secret."""

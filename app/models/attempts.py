@@ -1,0 +1,169 @@
+"""The life of one attempt: begun before its handler starts, ended by whoever still holds the lane.
+
+Owns the changes of a delivery's status. Each function is a statement or two inside the caller's
+transaction; ``end`` must follow ``lanes.lock_held`` in the same one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.models.deliveries import UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What an attempt came to. ``status`` is the delivery's next; ``delay_seconds`` says when, if it is unfinished.
+
+    ``counts`` is False when nothing was really tried (a circuit was open). ``new_lane`` sets the delivery aside.
+    """
+
+    status: str
+    outcome: str
+    delay_seconds: float = 0.0
+    counts: bool = True
+    waiting_on: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    note: str | None = None
+    new_lane: str | None = None
+
+
+def begin(session: Session, *, org_id: UUID, lane_key: str, token: int, delivery_id: int, process: str) -> int | None:
+    """Count an attempt and leave its trace; None when the lane is no longer ours or the delivery is finished.
+
+    An earlier attempt without an end is closed as ``lost`` and counted as a crash.
+    """
+    return session.execute(
+        text(
+            f"""
+            WITH lost AS (
+                UPDATE delivery_attempts SET ended_at = now(), outcome = 'lost'
+                WHERE org_id = :org AND delivery_id = :id AND ended_at IS NULL
+            ), begun AS (
+                UPDATE webhook_delivery_log d
+                SET status = 'processing', attempts = d.attempts + 1, waiting_on = NULL, running_since = now(),
+                    crashes = d.crashes + (d.running_since IS NOT NULL)::int
+                FROM lanes l
+                WHERE d.org_id = :org AND d.id = :id AND d.{UNFINISHED} AND d.lane_key = l.lane_key
+                  AND l.org_id = :org AND l.lane_key = :lane AND l.token = :token AND l.due_at > now()
+                RETURNING d.attempts
+            )
+            INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process)
+            SELECT :org, :id, attempts, :token, :process FROM begun RETURNING id
+            """
+        ),
+        {"org": org_id, "id": delivery_id, "lane": lane_key, "token": token, "process": process},
+    ).scalar()
+
+
+def end(session: Session, ending: Ending, *, org_id: UUID, delivery_id: int) -> None:
+    """Write what the attempt came to into the delivery, whose lane the caller has locked."""
+    finished = ending.status in {"processed", "skipped", "dead"}
+    session.execute(
+        text(
+            """
+            UPDATE webhook_delivery_log SET
+                status = :status, running_since = NULL, waiting_on = :waiting_on,
+                error_code = :error_code, note = coalesce(:note, note),
+                attempts = attempts - :refund,
+                next_attempt_at = now() + make_interval(secs => :delay),
+                finished_at = CASE WHEN :finished THEN now() END,
+                held_since = CASE WHEN :finished OR :aside THEN NULL ELSE coalesce(held_since, now()) END,
+                set_aside_at = CASE WHEN :aside THEN now() ELSE set_aside_at END,
+                lane_key = coalesce(:new_lane, lane_key)
+            WHERE org_id = :org AND id = :id
+            """
+        ),
+        {
+            "status": ending.status,
+            "waiting_on": ending.waiting_on,
+            "error_code": ending.error_code,
+            "note": ending.note,
+            "refund": 0 if ending.counts else 1,
+            "delay": ending.delay_seconds,
+            "finished": finished,
+            "aside": ending.new_lane is not None,
+            "new_lane": ending.new_lane,
+            "org": org_id,
+            "id": delivery_id,
+        },
+    )
+    if ending.new_lane is not None:
+        session.execute(
+            text(
+                "INSERT INTO lanes (org_id, lane_key, due_at) VALUES (:org, :lane, now() + make_interval(secs => :delay))"
+                " ON CONFLICT DO NOTHING"
+            ),
+            {"org": org_id, "lane": ending.new_lane, "delay": ending.delay_seconds},
+        )
+
+
+def close_trace(session: Session, ending: Ending, *, attempt_id: int, duration_ms: int) -> None:
+    """End the attempt's own row; done also when the lane was lost, because it did happen."""
+    session.execute(
+        text(
+            "UPDATE delivery_attempts SET ended_at = now(), duration_ms = :ms, outcome = :outcome,"
+            " error_code = :code, error = :error WHERE id = :id"
+        ),
+        {
+            "ms": duration_ms,
+            "outcome": ending.outcome,
+            "code": ending.error_code,
+            "error": ending.error,
+            "id": attempt_id,
+        },
+    )
+
+
+def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
+    """Pull forward what waits for a circuit that has closed, spread so that no burst exceeds the rate.
+
+    The rate counts per organization, because that is whose provider account is used. Returns how many.
+    """
+    return len(
+        session.execute(
+            text(
+                f"""
+                WITH woken AS (
+                    SELECT id, org_id, lane_key, (row_number() OVER (PARTITION BY org_id ORDER BY id) - 1) / :rate AS wait
+                    FROM webhook_delivery_log WHERE waiting_on = :circuit AND {UNFINISHED}
+                ), dated AS (
+                    UPDATE webhook_delivery_log d
+                    SET next_attempt_at = least(d.next_attempt_at, now() + make_interval(secs => w.wait)), waiting_on = NULL
+                    FROM woken w WHERE d.id = w.id AND d.org_id = w.org_id AND d.running_since IS NULL
+                    RETURNING d.org_id, d.lane_key, d.next_attempt_at
+                )
+                UPDATE lanes l SET due_at = least(l.due_at, d.next_attempt_at) FROM dated d
+                WHERE l.org_id = d.org_id AND l.lane_key = d.lane_key AND l.token IS NULL RETURNING 1
+                """
+            ),
+            {"circuit": circuit, "rate": float(per_second)},
+        ).all()
+    )
+
+
+def reopen(session: Session, *, org_id: UUID, delivery_id: int) -> bool:
+    """Put a finished delivery back to the end of a lane of its own, as new; False when it is not finished."""
+    found = session.execute(
+        text(
+            """
+            UPDATE webhook_delivery_log SET status = 'received', lane_key = left(lane_key, 150) || ':replay:' || id,
+                attempts = 0, crashes = 0, running_since = NULL, waiting_on = NULL, held_since = NULL,
+                next_attempt_at = now(), finished_at = NULL, error_code = NULL
+            WHERE org_id = :org AND id = :id AND status IN ('processed', 'skipped', 'dead') RETURNING lane_key
+            """
+        ),
+        {"org": org_id, "id": delivery_id},
+    ).scalar()
+    if found is None:
+        return False
+    session.execute(
+        text("INSERT INTO lanes (org_id, lane_key, due_at) VALUES (:org, :lane, now()) ON CONFLICT DO NOTHING"),
+        {"org": org_id, "lane": found},
+    )
+    return True

@@ -1,0 +1,107 @@
+"""The bell: how workers learn that there is work, and what happens when it cannot be rung.
+
+Owns the queue's name, the flag in Redis and the one ringer of each process. A job carries no payload
+and no promise: PostgreSQL is the queue of record, so a lost bell costs time, never an event. Requests
+never wait for Redis: they set an event in memory, and the ringer does the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from redis import Redis, RedisError
+from rq import Queue
+
+from app.observability.logging import describe, get_logger
+from app.redis import RedisAway, RedisLink
+
+QUEUE_NAME = "voicedesk"
+DRAIN_JOB = "workers.jobs.drain"
+BELL_KEY = "voicedesk:bell"
+BELL_SECONDS = 5  # a bell whose worker died before answering it is silent for no longer
+JOB_TIMEOUT_SECONDS = 180
+RESULT_SECONDS = 60
+
+log = get_logger(__name__)
+
+
+class Bell:
+    """One process's bell. ``on_silence`` is called (from the ringer's thread) when it could not be rung."""
+
+    def __init__(self, link: RedisLink, on_silence: Callable[[], None] | None = None) -> None:
+        self._link = link
+        self.on_silence = on_silence
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+        self._stopping = False
+
+    def ring(self) -> None:
+        """Say that there is work; returns at once. Many calls while the ringer is busy are one ring."""
+        if self._thread is None or not self._thread.is_alive():
+            self._begin()
+        self._wanted.set()
+
+    def ring_now(self) -> bool:
+        """Ring from this thread; False when Redis could not be told.
+
+        The flag and the job are two steps: if the job cannot be enqueued the flag is taken back, and
+        if even that fails it ends by itself after five seconds, and the sweep rings again.
+        """
+        try:
+            if not self._link.use(lambda redis: redis.set(BELL_KEY, "1", nx=True, ex=BELL_SECONDS)):
+                return True  # rung already, and no drain has begun since
+            self._link.use(_enqueue_drain)
+        except RedisAway:
+            return False
+        except (ValueError, TypeError) as error:  # a job that cannot be built is a bug, and must not stop the ringer
+            log.error("bell.failed", **describe(error))
+            return False
+        return True
+
+    def answer(self) -> None:
+        """A drain begins: take the flag down, before the first claim, so that a later commit rings anew."""
+        try:
+            self._link.use(lambda redis: redis.delete(BELL_KEY))
+        except RedisAway:
+            return  # without Redis nobody can ring; the flag ends by itself
+
+    def stop(self) -> None:
+        """Let the ringer end; for tests and shutdown."""
+        self._stopping = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
+
+    def _begin(self) -> None:
+        with self._start:
+            if self._thread is None or not self._thread.is_alive():
+                # Begun on first use and not at start, because threads do not survive a fork.
+                self._wanted = threading.Event()
+                self._thread = threading.Thread(target=self._run, name="bell-ringer", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        wanted = self._wanted
+        while not self._stopping:
+            wanted.wait()
+            wanted.clear()
+            if self._stopping:
+                return
+            if not self.ring_now() and self.on_silence is not None:
+                self.on_silence()
+
+
+def _enqueue_drain(redis: Redis) -> None:
+    try:
+        Queue(QUEUE_NAME, connection=redis).enqueue(
+            DRAIN_JOB,
+            job_timeout=JOB_TIMEOUT_SECONDS,
+            result_ttl=RESULT_SECONDS,
+            failure_ttl=RESULT_SECONDS,
+            description="drain",
+        )
+    except RedisError:
+        redis.delete(BELL_KEY)
+        raise

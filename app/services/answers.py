@@ -1,0 +1,190 @@
+"""Answers while a caller listens: inside the deadline, always, from a degraded path if need be.
+
+Owns the deadline of a request, the same question asked twice, and what is said when the time is up.
+Work runs in a thread that the answer leaves behind at its deadline; what it still achieves is merged
+into the rows it holds.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from app.errors import DatabaseUnavailable, VoicedeskError
+from app.integrations.deadline import Deadline
+from app.integrations.events import InboundEvent
+from app.integrations.vapi import ToolCall, call_of, tool_calls_of
+from app.models import tool_answers
+from app.observability.logging import describe, get_logger
+from app.services import intake
+from app.services.tools import TOOLS, Asking, unfinished
+
+if TYPE_CHECKING:
+    from app.services.directory import Business, Endpoint
+    from app.services.platform import Platform
+
+THREADS = 64
+TAKE_OVER_AFTER = timedelta(seconds=25)  # longer than any answer takes: whoever claimed it has died
+LOOK_AGAIN_SECONDS = 0.05
+SENTENCE_RESERVE_SECONDS = 0.4  # kept of the deadline for making the fallback sentence true
+SORRY = "I couldn't do that just now. Please offer to take a message and we'll get back to you."
+
+_pool = ThreadPoolExecutor(THREADS, "answer")
+log = get_logger(__name__)
+
+
+def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[str, Any]:
+    """The body Vapi waits for. Never raises for what goes wrong behind it: a caller hears a sentence.
+
+    Raises DatabaseUnavailable only when the organization was never known to this process.
+    """
+    began = time.monotonic()
+    business = platform.directory.business(endpoint.org_id)
+    if event.awaits_answer == "tool-calls":
+        body = _answer_tools(platform, business, event)
+    elif event.awaits_answer == "assistant-request":
+        body = _answer_assistant(business, event)
+    else:
+        body = _answer_transfer(business)
+    try:
+        intake.keep_answered(platform, endpoint, event, body)
+    except DatabaseUnavailable:
+        log.warning("answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
+    log.info(
+        "webhook.answered",
+        org_id=str(endpoint.org_id),
+        type=event.type,
+        duration_ms=round((time.monotonic() - began) * 1000),
+    )
+    return body
+
+
+def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]:
+    """Which assistant takes the call, with what it should know; or what is said when there is none."""
+    if not business.assistant_id:
+        return {"error": f"You have reached {business.name}. Nobody can take your call just now, please try later."}
+    variables = {"businessName": business.name, "timezone": business.timezone}
+    number = call_of(event.payload).customer_number
+    if number:
+        variables["customerNumber"] = number
+    return {"assistantId": business.assistant_id, "assistantOverrides": {"variableValues": variables}}
+
+
+def _answer_transfer(business: Business) -> dict[str, Any]:
+    if not business.transfer_number:
+        return {"error": "Nobody can take the call just now. May I take a message?"}
+    return {
+        "destination": {"type": "number", "number": business.transfer_number},
+        "message": {"type": "request-complete", "content": "One moment, I'll put you through."},
+    }
+
+
+def _answer_tools(platform: Platform, business: Business, event: InboundEvent) -> dict[str, Any]:
+    """One result per call, in order; several calls share one deadline."""
+    deadline = Deadline.within(platform.settings.tool_deadline_seconds)
+    call_id = call_of(event.payload).call_id
+    results = []
+    for call in tool_calls_of(event.payload):
+        said = _one_line(_answer_once(platform, business, deadline, call_id, call))
+        results.append({"toolCallId": call.id, "name": call.name, "result": said})
+    return {"results": results}
+
+
+def _answer_once(
+    platform: Platform, business: Business, deadline: Deadline, call_id: str | None, call: ToolCall
+) -> str:
+    """The recorded answer if there is one, a running one's when it comes, or else the work itself."""
+    tool = TOOLS.get(call.name)
+    if tool is None:
+        return "I can't do that here. I can check times, book, move or cancel an appointment, or send a text."
+    if call.error is not None:
+        return "I didn't get the details of that. Please ask again."
+    asking = Asking(platform, business, deadline, call_id, call.id)
+    future = _pool.submit(_work, asking, call)
+    try:
+        return future.result(timeout=max(0.05, deadline.remaining() - SENTENCE_RESERVE_SECONDS))
+    except FutureTimeout:
+        log.warning("answer.deadline", org_id=str(business.id), tool=call.name)
+        return _fallback(asking, call, future, deadline)
+
+
+def _work(asking: Asking, call: ToolCall) -> str:
+    """In the pool: claim the question, do it, record what is said. Errors become a sentence."""
+    tool = TOOLS[call.name]
+    try:
+        if asking.call_id is None:
+            return tool.answer(asking, call.arguments)
+        if not _claim(asking, call):
+            return _await_other(asking, call)
+        said = _one_line(tool.answer(asking, call.arguments))
+        return _record(asking, call, said)
+    except VoicedeskError as error:
+        log.warning("answer.failed", org_id=str(asking.business.id), tool=call.name, **describe(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, silence on the line would be worse
+        log.error("answer.failed", org_id=str(asking.business.id), tool=call.name, **describe(error))
+    return SORRY
+
+
+def _fallback(asking: Asking, call: ToolCall, future: Future[str], deadline: Deadline) -> str:
+    """The time is up: say only what is certain, and record it, so that asking again gets the same."""
+    sentence = _pool.submit(unfinished, asking)
+    try:
+        said = sentence.result(timeout=max(0.1, deadline.remaining() - 0.05))
+    except FutureTimeout:
+        return SORRY
+    except VoicedeskError:
+        return SORRY
+    if future.done() and not future.exception():
+        return future.result()
+    if asking.call_id is not None:
+        _pool.submit(_record, asking, call, _one_line(said))
+    return said
+
+
+def _claim(asking: Asking, call: ToolCall) -> bool:
+    assert asking.call_id is not None
+    with asking.platform.database.transaction(asking.business.id) as session:
+        return tool_answers.claim_answer(
+            session,
+            asking.business.id,
+            call_id=asking.call_id,
+            tool_call_id=call.id,
+            name=call.name,
+            stale_after=TAKE_OVER_AFTER,
+        )
+
+
+def _await_other(asking: Asking, call: ToolCall) -> str:
+    """Another request is answering the same question, or has: its answer is the answer."""
+    while True:
+        said = _recorded(asking, call)
+        if said is not None:
+            return said
+        if asking.deadline.remaining() < SENTENCE_RESERVE_SECONDS:
+            return "I'm still working on that. Please give me a moment."
+        time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _record(asking: Asking, call: ToolCall, said: str) -> str:
+    """Record the answer; return what is recorded, which is the first one given."""
+    assert asking.call_id is not None
+    with asking.platform.database.transaction(asking.business.id) as session:
+        key = {"call_id": asking.call_id, "tool_call_id": call.id}
+        tool_answers.record_answer(session, asking.business.id, **key, result=said)
+        return tool_answers.find_answer(session, asking.business.id, **key) or said
+
+
+def _recorded(asking: Asking, call: ToolCall) -> str | None:
+    assert asking.call_id is not None
+    with asking.platform.database.transaction(asking.business.id) as session:
+        return tool_answers.find_answer(
+            session, asking.business.id, call_id=asking.call_id, tool_call_id=call.id
+        )
+
+
+def _one_line(said: str) -> str:
+    """Vapi takes a single line; anything else is ignored on the line."""
+    return " ".join(said.split())

@@ -1,0 +1,64 @@
+"""Calls as they happened: one row, put together from events that come in any order.
+
+Owns what of a call is kept. States only move forward; a late older event is merged, not applied.
+"""
+
+from __future__ import annotations
+
+from app.integrations.vapi import call_of, report_of, status_of
+from app.models.calls import merge_call
+from app.services.delivery import Skip, Work
+
+
+def record_status(work: Work) -> Skip | None:
+    """Handler of ``status-update``."""
+    payload = work.delivery.body or {}
+    call = call_of(payload)
+    if call.call_id is None:
+        return Skip("the event names no call")
+    status, ended_reason, at = status_of(payload)
+    facts = {**_facts(work), "ended_reason": ended_reason}
+    if status == "in-progress":
+        facts["started_at"] = at
+    if status == "ended":
+        facts["ended_at"] = at
+    with work.platform.database.transaction(work.delivery.org_id) as session:
+        merge_call(session, work.delivery.org_id, call.call_id, status=status, facts=facts)
+    return None
+
+
+def record_report(work: Work) -> Skip | None:
+    """Handler of ``end-of-call-report``: transcript, summary, cost, recording."""
+    payload = work.delivery.body or {}
+    call = call_of(payload)
+    if call.call_id is None:
+        return Skip("the event names no call")
+    report = report_of(payload)
+    facts = {
+        **_facts(work),
+        "started_at": report.started_at,
+        "ended_at": report.ended_at,
+        "ended_reason": report.ended_reason,
+        "duration_seconds": report.duration_seconds,
+        "cost": report.cost,
+        "summary": report.summary,
+        "transcript": report.transcript,
+        "recording_url": report.recording_url,
+        "structured_data": report.structured_data,
+        "success_evaluation": report.success_evaluation,
+        "reported_at": work.delivery.occurred_at or work.delivery.received_at,
+    }
+    with work.platform.database.transaction(work.delivery.org_id) as session:
+        merge_call(session, work.delivery.org_id, call.call_id, status="ended", facts=facts)
+    return None
+
+
+def _facts(work: Work) -> dict[str, object]:
+    call = call_of(work.delivery.body or {})
+    return {
+        "provider_call_id": call.provider_call_id,
+        "type": call.type,
+        "assistant_id": call.assistant_id,
+        "customer_number": call.customer_number,
+        "dialled_number": call.dialled_number,
+    }

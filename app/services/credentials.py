@@ -1,0 +1,65 @@
+"""Credentials at rest: encrypted with the newest key, readable with any.
+
+Owns encryption and the shape of each provider's credentials. Never logs or raises a value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from app.errors import ConfigurationError, InvalidInput
+from app.integrations.google_calendar import GoogleCalendarCredentials
+from app.integrations.twilio import TwilioCredentials
+from app.integrations.vapi import VapiCredentials
+
+Credentials = VapiCredentials | TwilioCredentials | GoogleCalendarCredentials
+
+PROVIDERS: dict[str, type[VapiCredentials] | type[TwilioCredentials] | type[GoogleCalendarCredentials]] = {
+    "vapi": VapiCredentials,
+    "twilio": TwilioCredentials,
+    "google-calendar": GoogleCalendarCredentials,
+}
+
+
+class Vault:
+    """Encrypts and decrypts with CREDENTIALS_KEYS."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def seal(self, credentials: Credentials) -> bytes:
+        """Encrypted JSON of the credentials."""
+        return self._fernet.encrypt(orjson.dumps(_reveal(credentials)))
+
+    def open(self, provider: str, sealed: bytes) -> Credentials:
+        """The credentials; raises ConfigurationError when no key fits."""
+        try:
+            return PROVIDERS[provider].model_validate_json(self._fernet.decrypt(sealed))
+        except InvalidToken:
+            raise ConfigurationError("CREDENTIALS_KEYS: no key opens an integration's credentials") from None
+
+
+def parse_credentials(provider: str, given: dict[str, str]) -> Credentials:
+    """Check what an operator typed as key=value; raises InvalidInput naming each wrong key, no value."""
+    if provider not in PROVIDERS:
+        raise InvalidInput(f"unknown provider; known are {', '.join(PROVIDERS)}")
+    try:
+        return PROVIDERS[provider].model_validate(given)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'credentials'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise InvalidInput("; ".join(faults)) from None
+
+
+def _reveal(credentials: BaseModel) -> dict[str, Any]:
+    revealed = {}
+    for name in credentials.model_fields_set:
+        value = getattr(credentials, name)
+        revealed[name] = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return revealed

@@ -1,0 +1,223 @@
+"""The only code that delivers: one lane, one delivery after the other, each attempt with a trace.
+
+Four callers share it: the worker, the sync fallback, the sweep and a replay. Owns what an exception
+means (retry, wait, bury) and the retry schedule; knows no provider and no queue library. No
+transaction is open while a handler runs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from app.errors import CircuitOpen, DatabaseUnavailable, PermanentFailure, TemporaryFailure
+from app.models import attempts, lanes
+from app.models.attempts import Ending
+from app.models.lanes import ClaimedLane, QueuedDelivery
+from app.observability.logging import describe, get_logger
+from app.services.isolation import run_isolated
+
+if TYPE_CHECKING:
+    from app.services.platform import Platform
+
+LEASE_SECONDS = 30.0
+# In units of the first delay: 5 s, 30 s, 2 min, 10 min, 1 h, 3 h, 6 h, 12 h. Then it is dead.
+SCHEDULE = (1, 6, 24, 120, 720, 2160, 4320, 8640)
+JITTER = 0.2
+MOST_CRASHES = 5
+# A lane gives its thread back after this long, so that another organization's next event gets its turn.
+TURN_SECONDS = 0.25
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A handler's answer: there was nothing to do, and why."""
+
+    reason: str
+
+
+class Postponed(TemporaryFailure):
+    """Nothing was tried yet, by plan: come back later. Costs no attempt."""
+
+    code = "postponed"
+
+    def __init__(self, message: str, *, after: timedelta) -> None:
+        super().__init__(message, retry_after=after)
+
+
+class LeaseLost(TemporaryFailure):
+    """Another process has this lane now; whatever comes next is its business."""
+
+    code = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One attempt, as a handler sees it."""
+
+    platform: Platform
+    lane: ClaimedLane
+    delivery: QueuedDelivery
+
+    def confirm(self) -> None:
+        """Call right before an effect outside: raises LeaseLost when the lane is no longer ours."""
+        with self.platform.database.transaction(system=True) as session:
+            if not lanes.is_held(session, self.lane.org_id, self.lane.lane_key, self.lane.token):
+                raise LeaseLost
+
+
+Handler = Callable[[Work], Skip | None]
+
+
+def deliver_lane(platform: Platform, lane: ClaimedLane) -> bool:
+    """Deliver the lane's deliveries in order, stopping at the first that fails; True if more is due in it.
+
+    Never raises for a handler's failure. Raises DatabaseUnavailable when nothing can be recorded:
+    then the lease runs out and somebody else goes on.
+    """
+    began = time.monotonic()
+    for delivery in lane.deliveries:
+        if not delivery.due or time.monotonic() - began > TURN_SECONDS:
+            break
+        if delivery.running_since is not None:
+            if not _deliver_suspect(platform, lane, delivery):
+                break
+        elif not deliver_one(platform, lane, delivery):
+            break
+    with platform.database.transaction(system=True) as session:
+        if not lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
+            return False
+        return lanes.release_lane(session, lane.org_id, lane.lane_key)
+
+
+def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> bool:
+    """One attempt at one delivery; True when it is finished and the lane may go on."""
+    with platform.database.transaction(system=True) as session:
+        attempt_id = attempts.begin(
+            session,
+            org_id=lane.org_id,
+            lane_key=lane.lane_key,
+            token=lane.token,
+            delivery_id=delivery.id,
+            process=_process_name(),
+        )
+    if attempt_id is None:
+        return False
+    began = time.monotonic()
+    ending = _run(platform, lane, delivery)
+    duration_ms = round((time.monotonic() - began) * 1000)
+    _record(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+    return ending.status in {"processed", "skipped", "dead"}
+
+
+def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> Ending:
+    try:
+        skipped = platform.handler(delivery.provider, delivery.type)(Work(platform, lane, delivery))
+    except LeaseLost as error:
+        return Ending("retrying", "lost", error_code=error.code)
+    except PermanentFailure as error:
+        return Ending("dead", "dead", error_code=error.code, error=str(error))
+    except TemporaryFailure as error:
+        return _plan_retry(platform, lane, delivery, error)
+    except Exception as error:  # noqa: BLE001 - a bug in a handler must cost a retry, never the worker
+        log.error("handler.failed", delivery_id=delivery.id, type=delivery.type, **describe(error))
+        return _plan_retry(platform, lane, delivery, error)
+    if skipped is not None:
+        return Ending("skipped", "skipped", note=skipped.reason)
+    return Ending("processed", "processed")
+
+
+def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, error: Exception) -> Ending:
+    """The date of the next attempt, or the end: waiting for a circuit is free, everything else is counted."""
+    code = getattr(error, "code", None) or f"bug:{type(error).__name__}"
+    sentence = str(error) if isinstance(error, TemporaryFailure) else "the handler failed; see the log"
+    wish = error.retry_after.total_seconds() if isinstance(error, TemporaryFailure) and error.retry_after else 0.0
+    waiting_on = error.circuit if isinstance(error, CircuitOpen) else None
+    counts = not isinstance(error, CircuitOpen | Postponed)
+    number = delivery.attempts + 1
+    if not counts:
+        delay = wish
+    elif number > len(SCHEDULE):
+        return Ending("dead", "dead", error_code=code, error=sentence)
+    else:
+        planned = platform.settings.retry_base_seconds * SCHEDULE[number - 1]
+        delay = max(wish, planned * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - spreads retries
+    return Ending(
+        "retrying",
+        "waiting" if not counts else "retry",
+        delay_seconds=delay,
+        counts=counts,
+        waiting_on=waiting_on,
+        error_code=code,
+        error=sentence,
+        new_lane=_lane_aside(platform, lane, delivery, delay),
+    )
+
+
+def _lane_aside(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, delay: float) -> str | None:
+    """A lane of its own for a delivery that would keep those behind it waiting beyond the limit."""
+    if ":aside:" in lane.lane_key or delivery.held_seconds + delay <= platform.settings.lane_hold_limit_seconds:
+        return None
+    log.warning("delivery.set_aside", delivery_id=delivery.id, org_id=str(delivery.org_id), type=delivery.type)
+    return f"{lane.lane_key[:150]}:aside:{delivery.id}"
+
+
+def _record(
+    platform: Platform,
+    lane: ClaimedLane,
+    delivery: QueuedDelivery,
+    ending: Ending,
+    *,
+    attempt_id: int,
+    duration_ms: int,
+) -> None:
+    """Write the ending, unless the lane has passed to another; the attempt's own row is closed in any case."""
+    with platform.database.transaction(system=True) as session:
+        held = lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token)
+        if held and ending.outcome != "lost":
+            attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
+        attempts.close_trace(session, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+    say = log.info if ending.status in {"processed", "skipped"} else log.warning
+    say(
+        "delivery." + ("fenced" if not held else ending.outcome),
+        delivery_id=delivery.id,
+        org_id=str(delivery.org_id),
+        provider=delivery.provider,
+        type=delivery.type,
+        attempt=delivery.attempts + 1,
+        duration_ms=duration_ms,
+        error_code=ending.error_code,
+    )
+
+
+def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> bool:
+    """A delivery whose last attempt never ended may be what killed its process: run it in one of its own."""
+    if delivery.crashes + 1 >= MOST_CRASHES:
+        ending = Ending("dead", "dead", error_code="crashed", error="it never ended in five attempts")
+        with platform.database.transaction(system=True) as session:
+            if not lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
+                return False
+            attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
+        log.error("delivery.dead", delivery_id=delivery.id, org_id=str(delivery.org_id), error_code="crashed")
+        return True
+    return run_isolated(platform.settings, lane, delivery.id)
+
+
+def deliver_suspect_here(platform: Platform, lane: ClaimedLane, delivery_id: int) -> bool:
+    """What the process of its own does: one attempt at the delivery, for the lane its parent holds."""
+    try:
+        return any(deliver_one(platform, lane, delivery) for delivery in lane.deliveries if delivery.id == delivery_id)
+    except DatabaseUnavailable:
+        return False
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

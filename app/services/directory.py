@@ -1,0 +1,153 @@
+"""Who is who: endpoint tokens, organizations and their integrations, cached per process.
+
+Owns the caches that requests live on. An entry is refreshed after a few seconds; while the database
+is away the last known one is used, however old, because a caller must still be answered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from app.database import Database
+from app.errors import DatabaseUnavailable, NotFound, UnknownEndpoint
+from app.models.integrations import Integration, find_by_token, find_for_provider
+from app.models.organizations import Organization, find_organization
+from app.services.credentials import Credentials, Vault
+
+FRESH_SECONDS = 5.0
+MOST_ENTRIES = 20_000
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An integration as a request needs it."""
+
+    integration_id: UUID
+    org_id: UUID
+    provider: str
+    token: str
+    credentials: Credentials
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Business:
+    """An organization as its services need it, detached from any session."""
+
+    id: UUID
+    name: str
+    timezone: str
+    phone_number: str | None
+    transfer_number: str | None
+    assistant_id: str | None
+    opening_hours: dict[str, Any]
+    slot_minutes: int
+
+
+class Directory:
+    """Looks things up, cached."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._endpoints: StaleIfError[str, Endpoint | None] = StaleIfError(self._read_endpoint)
+        self._businesses: StaleIfError[UUID, Business | None] = StaleIfError(self._read_business)
+        self._providers: StaleIfError[tuple[UUID, str], Endpoint | None] = StaleIfError(self._read_provider)
+
+    def endpoint(self, provider: str, token: str) -> Endpoint:
+        """The integration behind a webhook's token; raises UnknownEndpoint, DatabaseUnavailable."""
+        found = self._endpoints.get(token)
+        if found is None or found.provider != provider:
+            raise UnknownEndpoint
+        return found
+
+    def business(self, org_id: UUID) -> Business:
+        """The organization; raises NotFound, DatabaseUnavailable."""
+        found = self._businesses.get(org_id)
+        if found is None:
+            raise NotFound("no such organization")
+        return found
+
+    def integration(self, org_id: UUID, provider: str) -> Endpoint:
+        """The organization's integration with a provider; raises NotFound when it has none."""
+        found = self._providers.get((org_id, provider))
+        if found is None:
+            raise NotFound(f"the organization has no {provider} integration", code="not_connected")
+        return found
+
+    def forget(self) -> None:
+        """Drop everything cached, after a change made in this process."""
+        for cache in (self._endpoints, self._businesses, self._providers):
+            cache.clear()
+
+    def _read_endpoint(self, token: str) -> Endpoint | None:
+        with self._database.transaction(system=True) as session:
+            row = find_by_token(session, token)
+        return self._open(row) if row else None
+
+    def _read_provider(self, key: tuple[UUID, str]) -> Endpoint | None:
+        org_id, provider = key
+        with self._database.transaction(org_id) as session:
+            row = find_for_provider(session, org_id, provider)
+        return self._open(row) if row else None
+
+    def _read_business(self, org_id: UUID) -> Business | None:
+        with self._database.transaction(org_id) as session:
+            row = find_organization(session, org_id)
+            return _as_business(row) if row else None
+
+    def _open(self, row: Integration) -> Endpoint:
+        credentials = self._vault.open(row.provider, row.credentials)
+        return Endpoint(row.id, row.org_id, row.provider, row.token, credentials, row.settings)
+
+
+def _as_business(row: Organization) -> Business:
+    return Business(**{name: getattr(row, name) for name in Business.__slots__})
+
+
+class StaleIfError(Generic[K, V]):
+    """A bounded cache over one look-up: fresh for seconds, stale for ever while the look-up fails.
+
+    What does not exist is not cached, so that a new integration works at once.
+    """
+
+    def __init__(self, read: Callable[[K], V], *, fresh_seconds: float = FRESH_SECONDS) -> None:
+        self._read = read
+        self._fresh_seconds = fresh_seconds
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V:
+        """The value; raises DatabaseUnavailable only when it was never known."""
+        entry = self._entries.get(key)
+        if entry and time.monotonic() - entry[0] < self._fresh_seconds:
+            return entry[1]
+        try:
+            value = self._read(key)
+        except DatabaseUnavailable:
+            if entry is None:
+                raise
+            return entry[1]
+        with self._lock:
+            if value is None:
+                self._entries.pop(key, None)
+                return value
+            self._entries[key] = (time.monotonic(), value)
+            self._entries.move_to_end(key)
+            while len(self._entries) > MOST_ENTRIES:
+                self._entries.popitem(last=False)
+        return value
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._entries.clear()

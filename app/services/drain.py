@@ -1,0 +1,174 @@
+"""Claims until nothing is due: the loop around delivery, with threads, leases and fair turns.
+
+Owns how many deliveries of whom run at once in this process, and the renewing of their leases. A
+drain is bounded in time; whoever starts one (worker, fallback, sweep) starts the next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from app.errors import DatabaseUnavailable
+from app.models import lanes
+from app.models.lanes import FIRST_ORG, Claim, ClaimedLane
+from app.observability.logging import describe, get_logger
+from app.services.delivery import LEASE_SECONDS, deliver_lane
+
+if TYPE_CHECKING:
+    from app.services.platform import Platform
+
+DRAIN_SECONDS = 20.0  # well inside the job's time limit; then another job begins where this one ended
+OVERTIME_SECONDS = 60.0  # goes on claiming that long while slow handlers run, or their neighbours would wait
+RENEW_SECONDS = LEASE_SECONDS / 3
+HANDLER_LIMIT_SECONDS = 120.0  # a handler beyond it has its lease renewed no more: somebody else takes over
+LOOK_AGAIN_SECONDS = 0.05
+SHARE_OF_ONE = 0.75  # of the threads, for one organization, so that another's next event finds one free
+
+log = get_logger(__name__)
+
+
+class Drain:
+    """One process's drain. Remembers whose turn it is from one run to the next; one run at a time."""
+
+    def __init__(self, platform: Platform, *, threads: int) -> None:
+        self._platform = platform
+        self._threads = threads
+        self._most_of_one = max(1, int(threads * SHARE_OF_ONE))
+        self._after = FIRST_ORG
+        self._one_at_a_time = threading.Lock()
+
+    def run(self, *, seconds: float = DRAIN_SECONDS, keep_going: Callable[[], bool] = lambda: True) -> int:
+        """Deliver what is due until nothing is, or the time is up; return how many lanes were delivered.
+
+        Raises DatabaseUnavailable when claiming fails, after what was running has ended.
+        """
+        if not self._one_at_a_time.acquire(blocking=False):
+            return 0  # one is running here already, and it claims until nothing is due
+        try:
+            self._platform.bell.answer()
+            with ThreadPoolExecutor(self._threads, "deliver") as pool, _LeaseKeeper(self._platform) as keeper:
+                return self._loop(pool, keeper, seconds, keep_going)
+        finally:
+            self._one_at_a_time.release()
+
+    def _loop(
+        self, pool: ThreadPoolExecutor, keeper: _LeaseKeeper, seconds: float, keep_going: Callable[[], bool]
+    ) -> int:
+        began = time.monotonic()
+        running: dict[Future[None], ClaimedLane] = {}
+        delivered = 0
+        while True:
+            running = {future: lane for future, lane in running.items() if not future.done()}
+            elapsed = time.monotonic() - began
+            if not keep_going() or elapsed > max(seconds, OVERTIME_SECONDS) or (elapsed > seconds and not running):
+                self._platform.bell.ring()  # there may be more; somebody else goes on at once
+                return delivered
+            free = self._threads - len(running)
+            claim, began_round = self._claim(free, running) if free else (Claim([], None), False)
+            for lane in claim.lanes:
+                running[pool.submit(self._deliver, lane, keeper)] = lane
+            delivered += len(claim.lanes)
+            if free and len(claim.lanes) == self._threads:
+                self._platform.bell.ring()  # a full batch: another worker may join
+            if not running and not claim.lanes and claim.next_org is None and began_round:
+                return delivered
+            if running and not claim.lanes:
+                wait(running, timeout=LOOK_AGAIN_SECONDS if free else 1.0, return_when=FIRST_COMPLETED)
+
+    def _claim(self, free: int, running: dict[Future[None], ClaimedLane]) -> tuple[Claim, bool]:
+        """The next turn, and whether it began a round: an empty whole round means that nothing is due."""
+        load = Counter(lane.org_id for lane in running.values())
+        began_round = self._after == FIRST_ORG
+        with self._platform.database.transaction(system=True) as session:
+            claim = lanes.claim_lanes(
+                session,
+                after=self._after,
+                most=free,
+                per_org=min(free, self._most_of_one),
+                lease_seconds=LEASE_SECONDS,
+                full=_at_their_share(load, self._most_of_one),
+            )
+        self._after = claim.next_org or FIRST_ORG
+        return claim, began_round
+
+    def _deliver(self, lane: ClaimedLane, keeper: _LeaseKeeper) -> None:
+        with keeper.keeping(lane):
+            try:
+                deliver_lane(self._platform, lane)
+            except DatabaseUnavailable:
+                log.warning("delivery.unrecorded", lane_token=lane.token)  # its lease ends, and it is done again
+            except Exception as error:  # noqa: BLE001 - one lane's trouble must not end the drain of the others
+                log.error("delivery.failed", lane_token=lane.token, **describe(error))
+
+
+def _at_their_share(load: Counter[UUID], most: int) -> list[UUID]:
+    return [org_id for org_id, count in load.items() if count >= most]
+
+
+class _LeaseKeeper:
+    """Renews the leases of the lanes that run here, from a thread of its own."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._held: dict[int, tuple[ClaimedLane, float]] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+
+    def __enter__(self) -> _LeaseKeeper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(timeout=RENEW_SECONDS)
+
+    def keeping(self, lane: ClaimedLane) -> _Keeping:
+        return _Keeping(self, lane)
+
+    def add(self, lane: ClaimedLane) -> None:
+        with self._lock:
+            self._held[lane.token] = (lane, time.monotonic())
+
+    def remove(self, lane: ClaimedLane) -> None:
+        with self._lock:
+            self._held.pop(lane.token, None)
+
+    def _run(self) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
+            now = time.monotonic()
+            with self._lock:
+                held = [
+                    (lane.org_id, lane.lane_key, lane.token)
+                    for lane, since in self._held.values()
+                    if now - since < HANDLER_LIMIT_SECONDS
+                ]
+            if not held:
+                continue
+            try:
+                with self._platform.database.transaction(system=True) as session:
+                    lanes.renew_leases(session, sorted(held), lease_seconds=LEASE_SECONDS)
+            except DatabaseUnavailable:
+                log.warning("lease.not_renewed", lanes=len(held))
+            except Exception as error:  # noqa: BLE001 - the keeper must outlive one bad renewal
+                log.error("lease.not_renewed", lanes=len(held), **describe(error))
+
+
+class _Keeping:
+    """Keeps one lane while its ``with`` block runs."""
+
+    def __init__(self, keeper: _LeaseKeeper, lane: ClaimedLane) -> None:
+        self._keeper = keeper
+        self._lane = lane
+
+    def __enter__(self) -> None:
+        self._keeper.add(self._lane)
+
+    def __exit__(self, *_: object) -> None:
+        self._keeper.remove(self._lane)

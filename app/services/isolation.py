@@ -1,0 +1,44 @@
+"""A process of its own for a delivery that may kill the process it runs in.
+
+Owns the child process and its time limit. The lane stays with the parent, which keeps renewing it;
+the child only makes the attempt.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from app.config import Settings, environment_of
+from app.models.lanes import ClaimedLane
+from app.observability.logging import get_logger
+
+LIMIT_SECONDS = 60.0
+
+log = get_logger(__name__)
+
+
+def run_isolated(settings: Settings, lane: ClaimedLane, delivery_id: int) -> bool:
+    """Attempt the delivery in a child process; True when the child says that it is finished.
+
+    A child that dies or outstays its limit is killed, and the attempt stays without an end, which counts.
+    """
+    command = [
+        *(sys.executable, "-m", "flask", "--app", "wsgi", "deliver-isolated"),
+        *(str(lane.org_id), lane.lane_key, str(lane.token), str(delivery_id)),
+    ]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command; its arguments come from our own row
+            command,
+            env=environment_of(settings),
+            timeout=LIMIT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        log.error("isolated.overdue", delivery_id=delivery_id)
+        return False
+    if done.returncode not in (0, 3):
+        log.error("isolated.died", delivery_id=delivery_id, exit_code=done.returncode)
+    return done.returncode == 0

@@ -1,0 +1,44 @@
+"""Work the house gives itself: deliveries planned in the transaction that makes them necessary.
+
+Owns the types of own work. A row here exists if and only if the business change beside it was
+committed, so nothing is promised that nobody will do.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy.orm import Session
+
+from app.models.deliveries import INTERNAL_PROVIDER
+from app.models.inbox import NewDelivery, insert_own_work
+
+
+class OwnWork(StrEnum):
+    """What the house may ask itself to do."""
+
+    SEND_MESSAGE = "message.send"
+    FINISH_APPOINTMENT = "appointment.finish"
+
+
+def plan(
+    session: Session, org_id: UUID, work: OwnWork, *, lane_key: str, payload: dict[str, Any], due_at: datetime | None = None
+) -> int:
+    """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit."""
+    return insert_own_work(
+        session,
+        [
+            NewDelivery(
+                org_id=org_id,
+                provider=INTERNAL_PROVIDER,
+                type=work,
+                event_key=f"{work}:{uuid4()}",
+                lane_key=lane_key,
+                payload=payload,
+                due_at=due_at,
+            )
+        ],
+    )[0]

@@ -1,0 +1,95 @@
+"""Everything a service needs, built once per process from the settings.
+
+Owns the wiring, and nothing else: web processes, workers and the command line all build one and
+pass it on. No service looks anything up globally.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+from app.config import Settings
+from app.database import Database
+from app.errors import DatabaseUnavailable
+from app.integrations.breaker import circuits
+from app.integrations.google_calendar import GoogleCalendar
+from app.integrations.slack import SlackAlerts
+from app.integrations.twilio import TwilioMessages
+from app.integrations.vapi import VapiClient
+from app.models.attempts import wake_waiting
+from app.observability.logging import get_logger
+from app.queue import Bell
+from app.redis import RedisAway, RedisLink
+from app.services.caretaker import Caretaker
+from app.services.credentials import Vault
+from app.services.delivery import Handler
+from app.services.directory import Directory
+from app.services.handlers import find_handler
+
+WAKE_PER_SECOND = 10.0  # per organization: below what a provider lets one account send
+LONGEST_WAIT_FOR_DATABASE = timedelta(seconds=2)
+
+log = get_logger(__name__)
+
+
+class Platform:
+    """One process's platform."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings)
+        self.redis = RedisLink.from_settings(settings)
+        self.vault = Vault(settings.credentials_keys)
+        self.directory = Directory(self.database, self.vault)
+        self.twilio = TwilioMessages(settings.twilio_api_base_url)
+        self.google = GoogleCalendar(settings.google_calendar_api_base_url)
+        self.vapi = (
+            VapiClient(settings.vapi_api_base_url, settings.vapi_private_key) if settings.vapi_private_key else None
+        )
+        self.slack = (
+            SlackAlerts(settings.slack_api_base_url, settings.slack_bot_token, settings.slack_alert_channel)
+            if settings.slack_bot_token and settings.slack_alert_channel
+            else None
+        )
+        self.bell = Bell(self.redis)
+        self.caretaker = Caretaker(self)
+        circuits.connect(self.redis, settings.circuit_open_seconds)
+        circuits.on_change(self._circuit_changed)
+
+    def handler(self, provider: str, event_type: str) -> Handler:
+        """The handler of an event's type."""
+        return find_handler(provider, event_type)
+
+    def redis_answers(self) -> bool:
+        """Whether Redis answers just now (and is configured)."""
+        try:
+            return bool(self.redis.use(lambda redis: redis.ping()))
+        except RedisAway:
+            return False
+
+    def start_web(self) -> None:
+        """Begin what a web process does beside its requests: the sync fallback and the sweep."""
+        self.bell.on_silence = self.caretaker.nudge
+        self.caretaker.start()
+
+    def close(self) -> None:
+        """End in order: claim nothing more, finish what runs, then let the connections go."""
+        self.caretaker.stop()
+        self.bell.stop()
+        self.database.dispose()
+
+    def _circuit_changed(self, circuit: str, old: str, new: str) -> None:
+        log.warning("circuit.changed", circuit=circuit, was=old, now=new)
+        if new == "closed":
+            # In a thread: it is a provider's call that closes a circuit, and its caller may be waiting.
+            threading.Thread(target=self._wake, args=(circuit,), name="wake", daemon=True).start()
+
+    def _wake(self, circuit: str) -> None:
+        try:
+            with self.database.transaction(system=True) as session:
+                woken = wake_waiting(session, circuit, per_second=WAKE_PER_SECOND)
+        except DatabaseUnavailable:
+            return  # they have a date of their own
+        log.info("circuit.woken", circuit=circuit, deliveries=woken)
+        self.bell.ring()

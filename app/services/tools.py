@@ -1,0 +1,344 @@
+"""What the assistant may ask for while a caller listens: definitions, and the sentences it gets back.
+
+Owns each tool's arguments and wording. A tool answers with one line to be spoken from; it raises
+nothing for what a caller may say wrong. How long it may take, and asking twice, are ``answers.py``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import phonenumbers
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, TemporaryFailure
+from app.integrations.deadline import Deadline
+from app.integrations.google_calendar import GoogleCalendarCredentials
+from app.models.appointments import Appointment, AppointmentStatus
+from app.models.messages import has_opted_out
+from app.services import appointments
+from app.services.calendar_push import TRY_SECONDS_WAITING, Pusher
+from app.services.messages import plan_text
+from app.services.promises import Promise, promise
+from app.services.slots import Period, local_iso, parse_when, say_time
+
+if TYPE_CHECKING:
+    from app.services.directory import Business
+    from app.services.platform import Platform
+
+LONGEST_TEXT = 1600
+MOST_OFFERED = 8
+CALENDAR_AWAY = "I can't reach the calendar just now."
+
+_TIME = "ISO 8601, with an offset or local to the business, e.g. 2026-12-01T15:00"
+_PHONE = "The customer's phone number, in international form if possible, e.g. +4915112345678"
+
+
+class Arguments(BaseModel):
+    """Arguments of a tool; unknown ones are ignored, because models invent some."""
+
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+
+class CheckAvailability(Arguments):
+    """Find free appointment times."""
+
+    start: str = Field(description=f"From when to look: a date or a time; {_TIME}", min_length=1)
+    end: str | None = Field(None, description="Until when to look; a week from start if left out")
+
+
+class BookAppointment(Arguments):
+    """Book an appointment for the caller and text a confirmation."""
+
+    start: str = Field(description=f"When it begins; {_TIME}", min_length=1)
+    name: str = Field(description="The customer's name", min_length=1, max_length=200)
+    phone: str = Field(description=_PHONE, min_length=1)
+    channel: str | None = Field(None, description="How to text the confirmation: sms or whatsapp")
+    notes: str | None = Field(None, description="Anything the business should know", max_length=2000)
+
+
+class RescheduleAppointment(Arguments):
+    """Move the caller's upcoming appointment to another time."""
+
+    phone: str = Field(description=_PHONE, min_length=1)
+    new_start: str = Field(description=f"When it shall begin; {_TIME}", min_length=1)
+    start: str | None = Field(None, description=f"Which appointment, if there are several: its time now; {_TIME}")
+
+
+class CancelAppointment(Arguments):
+    """Cancel the caller's upcoming appointment."""
+
+    phone: str = Field(description=_PHONE, min_length=1)
+    start: str | None = Field(None, description=f"Which appointment, if there are several: its time; {_TIME}")
+
+
+class SendText(Arguments):
+    """Send the caller a text message."""
+
+    phone: str = Field(description=_PHONE, min_length=1)
+    text: str = Field(description="What to send", min_length=1, max_length=LONGEST_TEXT)
+    channel: str | None = Field(None, description="sms or whatsapp")
+
+
+@dataclass(slots=True)
+class Asking:
+    """One tool call while it is worked on. ``held`` is the appointment it has touched, for the moment its time is up."""
+
+    platform: Platform
+    business: Business
+    deadline: Deadline
+    call_id: str | None
+    tool_call_id: str
+    held: UUID | None = field(default=None)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The organization's time zone."""
+        return ZoneInfo(self.business.timezone)
+
+    def phone(self, said: str) -> str:
+        """E.164 from what was said, national forms read by the business's own country; raises InvalidInput."""
+        return normalise_phone(said, near=self.business.phone_number)
+
+
+def check_availability(asking: Asking, args: CheckAvailability) -> str:
+    """Free times, from our own appointments and the calendar's busy periods."""
+    start = max(parse_when(args.start, asking.zone), datetime.now(UTC))
+    end = parse_when(args.end, asking.zone) if args.end else start + timedelta(days=7)
+    if args.end and len(args.end) == len("2026-12-01"):
+        end += timedelta(days=1)  # a date as the end means that day too
+    end = min(end, start + timedelta(days=31))
+    if end <= start:
+        raise InvalidInput("the end must be after the start, and not in the past")
+    try:
+        busy = _calendar_busy(asking, Period(start, end))
+    except TemporaryFailure:
+        return f"{CALENDAR_AWAY} Ask for a time that suits: I will note it and text the confirmation."
+    return _say_free(asking, appointments.offer(
+        asking.platform, asking.business, busy, start=start, end=end, most=MOST_OFFERED
+    ))
+
+
+def book_appointment(asking: Asking, args: BookAppointment) -> str:
+    """Hold the slot, write it to the calendar, and let the confirmation be texted."""
+    wanted = _slot(asking, args.start)
+    phone = asking.phone(args.phone)
+    booking = appointments.Booking(
+        wanted=wanted,
+        name=args.name,
+        phone=phone,
+        channel=appointments.preferred_channel(asking.platform, asking.business.id, phone, args.channel),
+        notes=args.notes,
+        call_id=asking.call_id,
+        tool_call_id=asking.tool_call_id,
+    )
+    try:
+        row = appointments.hold(asking.platform, asking.business, booking)
+        asking.held = row.id
+        row = _push(asking, row)
+    except (SlotTaken, InvalidInput) as error:
+        return _refuse_time(asking, wanted, error)
+    except TemporaryFailure:
+        return unfinished(asking)
+    return _say_booked(asking, row)
+
+
+def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
+    """Move the appointment, pending or booked."""
+    wanted = _slot(asking, args.new_start)
+    row = _find(asking, args.phone, args.start)
+    try:
+        row = appointments.move(asking.platform, asking.business, row.id, wanted)
+        asking.held = row.id
+        row = _push(asking, row)
+    except (SlotTaken, InvalidInput) as error:
+        return _refuse_time(asking, wanted, error)
+    except TemporaryFailure:
+        return unfinished(asking)
+    return f"Moved to {say_time(row.starts_at, asking.zone)}. A confirmation is being texted."
+
+
+def cancel_appointment(asking: Asking, args: CancelAppointment) -> str:
+    """Cancel the appointment, pending or booked. Its row is the truth, so this needs no calendar to be true."""
+    row = _find(asking, args.phone, args.start)
+    row = appointments.cancel(asking.platform, asking.business, row.id)
+    said = f"The appointment on {say_time(row.starts_at, asking.zone)} is cancelled."
+    try:
+        _push(asking, row)
+    except TemporaryFailure:
+        return said  # the calendar follows; the slot is free already
+    return said
+
+
+def send_text(asking: Asking, args: SendText) -> str:
+    """Plan the text; it is on its way when this is said."""
+    phone = asking.phone(args.phone)
+    org_id = asking.business.id
+    channel = appointments.preferred_channel(asking.platform, org_id, phone, args.channel)
+    with asking.platform.database.transaction(org_id) as session:
+        plan_text(
+            session,
+            org_id,
+            to=phone,
+            body=args.text,
+            channel=channel,
+            idempotency_key=f"tool:{asking.call_id}:{asking.tool_call_id}",
+            purpose="tool",
+            call_id=asking.call_id,
+        )
+        refused = has_opted_out(session, org_id, phone)
+    asking.platform.bell.ring()
+    if refused:
+        return "That number has opted out of our texts, so I can't send one."
+    return "The text is on its way."
+
+
+def unfinished(asking: Asking) -> str:
+    """What to say when the time is up or the calendar is away: only what is certain."""
+    if asking.held is None:
+        return f"{CALENDAR_AWAY} Nothing is booked yet; please offer to take a message."
+    kept = promise(asking.platform, asking.business, asking.held)
+    when = say_time(kept.period.start, asking.zone)
+    if kept.state is Promise.NOTED:
+        return f"{CALENDAR_AWAY} I've noted {when} and will text you the confirmation."
+    if kept.state is Promise.DONE:
+        return f"Booked for {when}. A confirmation is being texted."
+    return f"Sorry, {when} is not free any more. Please ask for another time."
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool by its name: what it takes and what does it."""
+
+    name: str
+    arguments: type[Arguments]
+    run: Callable[[Asking, Any], str]
+
+    def answer(self, asking: Asking, arguments: dict[str, Any]) -> str:
+        """One line to speak from, also for arguments that make no sense and for things that are not there."""
+        try:
+            return self.run(asking, self.arguments.model_validate(arguments))
+        except ValidationError as error:
+            names = ", ".join(sorted({str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}))
+            return f"I need this to be given properly: {names or 'the arguments'}. Please ask for it."
+        except InvalidInput as error:
+            return f"That doesn't work: {error}. Please ask again."
+        except NotFound:
+            return "I can't find an upcoming appointment for that number."
+        except PermanentFailure:
+            return "That can't be done just now. Please offer to take a message."
+
+    def definition(self, server_url: str | None = None) -> dict[str, Any]:
+        """The tool in Vapi's own format, ready for its API."""
+        schema = self.arguments.model_json_schema()
+        properties = {name: _plain(prop) for name, prop in schema["properties"].items()}
+        definition: dict[str, Any] = {
+            "type": "function",
+            "async": False,
+            "function": {
+                "name": self.name,
+                "description": (self.arguments.__doc__ or "").strip(),
+                "parameters": {
+                    "type": "object",
+                    "properties": properties,
+                    "required": schema.get("required", []),
+                },
+            },
+        }
+        if server_url:
+            definition["server"] = {"url": server_url, "timeoutSeconds": 20}
+        return definition
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("check_availability", CheckAvailability, check_availability),
+        Tool("book_appointment", BookAppointment, book_appointment),
+        Tool("reschedule_appointment", RescheduleAppointment, reschedule_appointment),
+        Tool("cancel_appointment", CancelAppointment, cancel_appointment),
+        Tool("send_text", SendText, send_text),
+    )
+}
+
+
+def normalise_phone(said: str, *, near: str | None) -> str:
+    """E.164 from a number as it was said; raises InvalidInput without repeating it."""
+    region = None
+    if near:
+        try:
+            region = phonenumbers.region_code_for_number(phonenumbers.parse(near))
+        except phonenumbers.NumberParseException:
+            region = None
+    try:
+        number = phonenumbers.parse(said, region)
+    except phonenumbers.NumberParseException:
+        raise InvalidInput("the phone number is not complete") from None
+    if not phonenumbers.is_possible_number(number):
+        raise InvalidInput("the phone number is not complete")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _slot(asking: Asking, said: str) -> Period:
+    start = parse_when(said, asking.zone).astimezone(UTC)
+    return Period(start, start + timedelta(minutes=asking.business.slot_minutes))
+
+
+def _push(asking: Asking, row: Appointment) -> Appointment:
+    return Pusher(asking.platform, asking.business, asking.deadline).push(row.id)
+
+
+def _find(asking: Asking, phone: str, start: str | None) -> Appointment:
+    starts_at = parse_when(start, asking.zone) if start else None
+    return appointments.find_one(asking.platform, asking.business.id, phone=asking.phone(phone), starts_at=starts_at)
+
+
+def _calendar_busy(asking: Asking, period: Period) -> list[Period]:
+    try:
+        credentials = asking.platform.directory.integration(asking.business.id, "google-calendar").credentials
+    except NotFound:
+        return []
+    assert isinstance(credentials, GoogleCalendarCredentials)
+    found = asking.platform.google.busy(
+        credentials,
+        start=period.start,
+        end=period.end,
+        timeout_seconds=asking.deadline.try_timeout(TRY_SECONDS_WAITING),
+    )
+    return [Period(busy.start, busy.end) for busy in found]
+
+
+def _refuse_time(asking: Asking, wanted: Period, error: Exception) -> str:
+    """Why not, and the next free times, as far as they are known in the time that is left."""
+    said = say_time(wanted.start, asking.zone)
+    reason = f"{said} is taken." if isinstance(error, SlotTaken) else f"{said} doesn't work: {error}."
+    try:
+        busy = _calendar_busy(asking, Period(wanted.start, wanted.start + timedelta(days=7)))
+    except TemporaryFailure:
+        return f"{reason} Please ask for another time."
+    free = appointments.offer(asking.platform, asking.business, busy, start=wanted.start)
+    return f"{reason} {_say_free(asking, free)}"
+
+
+def _say_free(asking: Asking, slots: list[Period]) -> str:
+    if not slots:
+        return "There are no free times then. Please ask for another day."
+    said = "; ".join(f"{say_time(slot.start, asking.zone)} ({local_iso(slot.start, asking.zone)})" for slot in slots)
+    return f"Free times: {said}."
+
+
+def _say_booked(asking: Asking, row: Appointment) -> str:
+    when = say_time(row.starts_at, asking.zone)
+    if row.status == AppointmentStatus.BOOKED:
+        return f"Booked for {when}. A confirmation is being texted."
+    return f"The appointment on {when} is {row.status}."
+
+
+def _plain(prop: dict[str, Any]) -> dict[str, Any]:
+    """A property without pydantic's titles and nulls, as providers of models expect it."""
+    return {"type": "string", "description": prop.get("description", "")}
