@@ -1,0 +1,33 @@
+"""Voicedesk: the factory. A table of contents; every line is somebody else's work."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask_migrate import Migrate
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.cli import register as register_commands
+from app.config import Settings, load_settings
+from app.http import health, problems, webhooks
+from app.models import Base
+from app.observability.logging import configure_logging
+from app.services.platform import Platform
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the application; raises ConfigurationError naming every setting that is wrong."""
+    settings = settings or load_settings()
+    configure_logging(settings)
+    app = Flask("voicedesk", static_folder=None)
+    app.config["SETTINGS"] = settings
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_webhook_bytes
+    app.extensions["platform"] = Platform(settings)
+    Migrate(app, Base, directory="migrations")
+    problems.init_app(app)
+    app.register_blueprint(webhooks.blueprint)
+    app.register_blueprint(health.blueprint)
+    register_commands(app)
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+    return app

@@ -78,7 +78,9 @@ class Database:
     def intake(self) -> Iterator[Session]:
         """One transaction as the intake role, which can only add to the inbox, for any organization."""
         with self._session() as session:
-            session.connection().exec_driver_sql(f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = 2000")
+            session.connection().exec_driver_sql(
+                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = 2000"
+            )
             yield session
 
     @contextmanager

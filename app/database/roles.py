@@ -79,9 +79,7 @@ def ensure_roles(owner_url: str, login_url: str, roles: RoleNames) -> list[str]:
     raise AssertionError("unreachable")
 
 
-def _ensure_once(
-    cursor: psycopg2.extensions.cursor, login: str, password: str | None, roles: RoleNames
-) -> list[str]:
+def _ensure_once(cursor: psycopg2.extensions.cursor, login: str, password: str | None, roles: RoleNames) -> list[str]:
     done: list[str] = []
 
     def run(statement: sql.Composable, what: str) -> None:

@@ -17,7 +17,9 @@ class CalendarChannel(Base):
 
     __tablename__ = "calendar_channels"
     __table_args__ = (
-        ForeignKeyConstraint(["org_id", "integration_id"], ["integrations.org_id", "integrations.id"], ondelete="CASCADE"),
+        ForeignKeyConstraint(
+            ["org_id", "integration_id"], ["integrations.org_id", "integrations.id"], ondelete="CASCADE"
+        ),
     )
 
     org_id: Mapped[OrgId] = mapped_column(primary_key=True)

@@ -112,9 +112,7 @@ class OptOut(Base):
 
 def has_opted_out(session: Session, org_id: UUID, address: str) -> bool:
     """Whether the address has said STOP to this organization and not START since."""
-    return bool(
-        session.scalar(select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address))
-    )
+    return bool(session.scalar(select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address)))
 
 
 def record_opt_out(session: Session, org_id: UUID, address: str, *, source: str) -> None:
@@ -135,9 +133,7 @@ def insert_message(session: Session, **values: Any) -> UUID | None:
 
 def lock_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:
     """The text, locked until the transaction ends."""
-    return session.scalar(
-        select(Message).where(Message.org_id == org_id, Message.id == message_id).with_for_update()
-    )
+    return session.scalar(select(Message).where(Message.org_id == org_id, Message.id == message_id).with_for_update())
 
 
 def lock_message_by_sid(session: Session, org_id: UUID, provider_sid: str) -> Message | None:

@@ -180,9 +180,7 @@ def _record(asking: Asking, call: ToolCall, said: str) -> str:
 def _recorded(asking: Asking, call: ToolCall) -> str | None:
     assert asking.call_id is not None
     with asking.platform.database.transaction(asking.business.id) as session:
-        return tool_answers.find_answer(
-            session, asking.business.id, call_id=asking.call_id, tool_call_id=call.id
-        )
+        return tool_answers.find_answer(session, asking.business.id, call_id=asking.call_id, tool_call_id=call.id)
 
 
 def _one_line(said: str) -> str:

@@ -124,7 +124,9 @@ def cancel_locked(session: Session, business: Business, row: Appointment) -> Non
     row.version += 1
     session.flush()
     when = Period(row.starts_at, row.ends_at)
-    text_customer(session, row, texts.cancelled(business.name, when, ZoneInfo(business.timezone)), purpose="cancellation")
+    text_customer(
+        session, row, texts.cancelled(business.name, when, ZoneInfo(business.timezone)), purpose="cancellation"
+    )
     plan_finish(session, row)
 
 
@@ -184,7 +186,9 @@ def offer(
     taken = [*busy, *(Period(begins, ends) for _, begins, ends in held)]
     zone = ZoneInfo(business.timezone)
     found = []
-    for slot in free_slots(business.opening_hours, taken, start=start, end=end, zone=zone, minutes=business.slot_minutes):
+    for slot in free_slots(
+        business.opening_hours, taken, start=start, end=end, zone=zone, minutes=business.slot_minutes
+    ):
         found.append(slot)
         if len(found) == most:
             break

@@ -164,9 +164,7 @@ class Pusher:
         self._settle(snapshot, None)
 
     def _busy(self, credentials: GoogleCalendarCredentials, period: Period) -> list[Period]:
-        found = self.platform.google.busy(
-            credentials, start=period.start, end=period.end, timeout_seconds=self._time()
-        )
+        found = self.platform.google.busy(credentials, start=period.start, end=period.end, timeout_seconds=self._time())
         return [Period(busy.start, busy.end) for busy in found]
 
     def _time(self) -> float:

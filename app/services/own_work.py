@@ -25,7 +25,13 @@ class OwnWork(StrEnum):
 
 
 def plan(
-    session: Session, org_id: UUID, work: OwnWork, *, lane_key: str, payload: dict[str, Any], due_at: datetime | None = None
+    session: Session,
+    org_id: UUID,
+    work: OwnWork,
+    *,
+    lane_key: str,
+    payload: dict[str, Any],
+    due_at: datetime | None = None,
 ) -> int:
     """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit."""
     return insert_own_work(

@@ -87,7 +87,7 @@ class SendText(Arguments):
 
 @dataclass(slots=True)
 class Asking:
-    """One tool call while it is worked on. ``held`` is the appointment it has touched, for the moment its time is up."""
+    """One tool call while it is worked on; ``held`` is the appointment it has touched so far."""
 
     platform: Platform
     business: Business
@@ -119,9 +119,9 @@ def check_availability(asking: Asking, args: CheckAvailability) -> str:
         busy = _calendar_busy(asking, Period(start, end))
     except TemporaryFailure:
         return f"{CALENDAR_AWAY} Ask for a time that suits: I will note it and text the confirmation."
-    return _say_free(asking, appointments.offer(
-        asking.platform, asking.business, busy, start=start, end=end, most=MOST_OFFERED
-    ))
+    return _say_free(
+        asking, appointments.offer(asking.platform, asking.business, busy, start=start, end=end, most=MOST_OFFERED)
+    )
 
 
 def book_appointment(asking: Asking, args: BookAppointment) -> str:

@@ -39,6 +39,8 @@ def upgrade():
     sa.Column('creation_begun', sa.Boolean(), server_default=sa.text('false'), nullable=False),
     sa.Column('google_event_id', sa.Text(), nullable=True),
     sa.Column('google_etag', sa.Text(), nullable=True),
+    sa.Column('previous_starts_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('previous_ends_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('external_conflict', sa.Boolean(), server_default=sa.text('false'), nullable=False),
     sa.Column('failure', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),

@@ -1,0 +1,66 @@
+"""Errors as RFC 9457 problem JSON. Owns how a failure looks from outside; never shows an exception's insides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from app.errors import DatabaseUnavailable, InvalidInput, NotFound, RequestRefused, VoicedeskError
+from app.observability.logging import describe, get_logger
+
+RETRY_AFTER_SECONDS = 5
+
+log = get_logger(__name__)
+
+
+def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
+    """A problem document; ``code`` is for machines, ``detail`` for people."""
+    title = {
+        400: "Bad request",
+        401: "Not authenticated",
+        403: "Refused",
+        404: "Not found",
+        405: "Method not allowed",
+        413: "Too large",
+        415: "Unsupported content type",
+        429: "Too many requests",
+        503: "Unavailable",
+    }.get(status, "Error")
+    document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **extra}
+    return Response(orjson.dumps(document), status=status, content_type="application/problem+json")
+
+
+def init_app(app: Flask) -> None:
+    """Turn every failure of a request into a problem document."""
+    app.register_error_handler(RequestRefused, _refused)
+    app.register_error_handler(NotFound, lambda error: problem(404, error.code, str(error)))
+    app.register_error_handler(InvalidInput, lambda error: problem(400, error.code, str(error)))
+    app.register_error_handler(DatabaseUnavailable, _unavailable)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _refused(error: RequestRefused) -> Response:
+    log.warning("webhook.refused", code=error.code, status=error.status)
+    return problem(error.status, error.code, str(error))
+
+
+def _unavailable(error: VoicedeskError) -> Response:
+    # 503 and never a 4xx: a provider that retries must take this for a failure of ours
+    log.error("request.unavailable", **describe(error))
+    response = problem(503, error.code, "The database is away; nothing was stored. Send it again.")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    return problem(status, (error.name or "error").lower().replace(" ", "_"), error.description or "")
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("request.failed", **describe(error))
+    return problem(500, "internal", "Something went wrong here; it has been logged.")

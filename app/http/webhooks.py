@@ -1,0 +1,115 @@
+"""The providers' door: size, content type, signature, parse, then one service.
+
+Owns the order in which a webhook is looked at; nothing is trusted, and no body is parsed, before its
+signature holds. How each provider signs and talks is in its integration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import orjson
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app.errors import MalformedEvent, UnsupportedContentType
+from app.integrations import google_calendar, twilio, vapi
+from app.integrations.events import InboundEvent, WebhookRequest
+from app.services import answers, intake
+from app.services.directory import Endpoint
+from app.services.platform import Platform
+
+blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+TWIML = "text/xml; charset=utf-8"
+
+
+@blueprint.post("/vapi/<token>")
+def receive_vapi(token: str) -> Response:
+    """A server message of Vapi's; some wait for a body to speak from."""
+    platform, endpoint, webhook = _look_up("vapi", token, content_types=(JSON,))
+    assert isinstance(endpoint.credentials, vapi.VapiCredentials)
+    vapi.verify(webhook, endpoint.credentials, now=datetime.now(UTC))
+    event = _parse(platform, endpoint, webhook, vapi.parse)
+    if event.awaits_answer is not None:
+        return _json(answers.answer(platform, endpoint, event))
+    intake.accept(platform, endpoint, event)
+    return _json({})
+
+
+@blueprint.post("/twilio/<token>")
+def receive_twilio(token: str) -> Response:
+    """A text that came in; answered with an empty document, because replies are sent, not spoken here."""
+    return _receive_twilio(token, twilio.parse_inbound)
+
+
+@blueprint.post("/twilio/<token>/status")
+def receive_twilio_status(token: str) -> Response:
+    """News of a text that went out."""
+    return _receive_twilio(token, twilio.parse_status)
+
+
+def _receive_twilio(token: str, parse: Callable[..., InboundEvent]) -> Response:
+    content_types = (FORM, JSON) if "bodySHA256" in request.args else (FORM,)
+    platform, endpoint, webhook = _look_up("twilio", token, content_types=content_types)
+    credentials = endpoint.credentials
+    assert isinstance(credentials, twilio.TwilioCredentials)
+    twilio.verify(webhook, credentials, now=datetime.now(UTC))
+    event = _parse(platform, endpoint, webhook, lambda raw: parse(raw, account_sid=credentials.account_sid))
+    intake.accept(platform, endpoint, event)
+    return Response(twilio.TWIML_EMPTY, content_type=TWIML)
+
+
+@blueprint.post("/google-calendar/<token>")
+def receive_google_calendar(token: str) -> Response:
+    """Google says that a calendar changed: go and sync. Its body is empty."""
+    platform, endpoint, webhook = _look_up("google-calendar", token, content_types=())
+    assert isinstance(endpoint.credentials, google_calendar.GoogleCalendarCredentials)
+    google_calendar.verify(webhook, endpoint.credentials, now=datetime.now(UTC))
+    event = _parse(platform, endpoint, webhook, google_calendar.parse)
+    intake.accept(platform, endpoint, event)
+    return Response(status=204)
+
+
+def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
+    """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415 before anything is read."""
+    platform: Platform = current_app.extensions["platform"]
+    endpoint = platform.directory.endpoint(provider, token)
+    if (request.content_length or 0) > platform.settings.max_webhook_bytes:
+        raise RequestEntityTooLarge
+    if content_types and request.mimetype not in content_types:
+        raise UnsupportedContentType
+    webhook = WebhookRequest(
+        method=request.method,
+        url=platform.settings.public_base_url + _raw_target(),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=request.get_data(cache=False),
+    )
+    return platform, endpoint, webhook
+
+
+def _raw_target() -> str:
+    """Path and query exactly as they came, still escaped: that is what was signed, and Flask's own is not."""
+    raw: str = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or request.full_path
+    if not raw.startswith("/"):  # a proxy may send the absolute form
+        parts = urlsplit(raw)
+        raw = parts.path + (f"?{parts.query}" if parts.query else "")
+    return raw
+
+
+def _parse(
+    platform: Platform, endpoint: Endpoint, webhook: WebhookRequest, parse: Callable[[WebhookRequest], InboundEvent]
+) -> InboundEvent:
+    try:
+        return parse(webhook)
+    except MalformedEvent as error:
+        intake.keep_malformed(platform, endpoint, webhook.body, reason=str(error))
+        raise
+
+
+def _json(body: object) -> Response:
+    return Response(orjson.dumps(body), content_type=JSON)

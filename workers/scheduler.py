@@ -1,0 +1,64 @@
+"""The scheduler process: `python -m workers.scheduler`.
+
+Owns only its loop: rq-scheduler enqueues what is due, and the list is registered again and again,
+so that an emptied Redis has it back within seconds. With Redis away it waits and tries again.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+import redis
+from rq_scheduler import Scheduler
+
+from app.config import load_settings
+from app.errors import ConfigurationError
+from app.observability.logging import configure_logging, describe, get_logger
+from app.queue import QUEUE_NAME
+from app.redis import RedisAway, RedisLink
+from workers.schedule import register
+
+POLL_SECONDS = 1.0
+
+log = get_logger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        settings = load_settings()
+        configure_logging(settings)
+        connection = RedisLink.from_settings(settings).for_jobs()
+    except (ConfigurationError, RedisAway) as error:
+        sys.stderr.write(f"The scheduler does not start: {error}\n")
+        return 78
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    scheduler = Scheduler(queue_name=QUEUE_NAME, connection=connection, interval=POLL_SECONDS)
+    log.info("scheduler.started")
+    while not stopping.wait(POLL_SECONDS):
+        try:
+            # Its lock lets one scheduler of several work; it ends by itself when that one dies.
+            if scheduler.acquire_lock():
+                register(scheduler)
+                scheduler.enqueue_jobs()
+                scheduler.remove_lock()
+        except redis.RedisError as error:
+            log.warning("scheduler.no_redis", **describe(error))
+    try:
+        scheduler.remove_lock()
+    except redis.RedisError as error:
+        log.warning("scheduler.no_redis", **describe(error))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

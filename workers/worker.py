@@ -1,0 +1,69 @@
+"""The worker process: `rq worker --url $REDIS_URL --worker-class workers.Worker voicedesk`.
+
+Owns the platform of this process. A job runs in this process, not in a fork of it: a fork loses the
+connections and costs ten times what a drain does; what may kill the process runs in one of its own
+(services/isolation.py). Subclasses as little of RQ as possible.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from rq import SimpleWorker
+
+from app.config import load_settings
+from app.errors import ConfigurationError, DatabaseUnavailable
+from app.observability.logging import configure_logging, get_logger
+from app.services.drain import Drain
+from app.services.platform import Platform
+
+log = get_logger(__name__)
+
+
+class Runtime:
+    """The platform and the drain of this worker process, built once."""
+
+    def __init__(self) -> None:
+        settings = load_settings()
+        configure_logging(settings)
+        self.platform = Platform(settings)
+        self.drain = Drain(self.platform, threads=settings.worker_threads)
+        self.stopping = threading.Event()
+
+
+_runtime: Runtime | None = None
+_lock = threading.Lock()
+
+
+def runtime() -> Runtime:
+    """This process's runtime; built at the first call, also under a plain `rq worker`."""
+    global _runtime
+    with _lock:
+        if _runtime is None:
+            _runtime = Runtime()
+    return _runtime
+
+
+class Worker(SimpleWorker):
+    """RQ's worker without a fork, whose stop also reaches the drain that is running."""
+
+    max_connection_wait_time = 2.0  # Redis back after an hour is noticed within two seconds, not sixty
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Start: refuse wrong settings and a role that sees too much, then work until told to stop."""
+        try:
+            runtime().platform.database.verify_role()
+        except ConfigurationError as error:
+            sys.stderr.write(f"Voicedesk does not start: {error}\n")
+            raise SystemExit(78) from None
+        except DatabaseUnavailable:
+            log.warning("worker.no_database")  # checked again with the first connection
+        runtime().platform.bell.ring()  # what came while no worker lived
+        return bool(super().work(*args, **kwargs))
+
+    def request_stop(self, signum: Any, frame: Any) -> None:
+        """SIGTERM, SIGINT: end the running drain early; it finishes what it has begun."""
+        runtime().stopping.set()
+        super().request_stop(signum, frame)
