@@ -1,0 +1,183 @@
+"""What tests stand on: a real PostgreSQL and a real Valkey per test process, a database per test.
+
+Roles are made once per cluster, the migrations run once into a template, and every test that asks for
+``database_urls`` gets a clone of it: real commits, nothing shared, any order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from flask_migrate import upgrade
+
+from app import create_app
+from app.config import Settings, load_settings
+from app.integrations.breaker import circuits
+from app.services.platform import Platform
+from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
+from sandbox.standins import StandIns
+from sandbox.valkey import EmbeddedValkey
+from tests.people import People
+
+TEMPLATE = "voicedesk_template"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Urls:
+    """The same database as its owner and as the login role."""
+
+    owner: str
+    app: str
+    name: str
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One cluster per test process; without fsync, because no test pulls the plug of the machine."""
+    chosen = os.environ.get("TEST_POSTGRES_BIN")
+    server = EmbeddedPostgres(
+        tmp_path_factory.mktemp("postgres"),
+        bin_dir=Path(chosen) if chosen else None,
+        settings={"fsync": "off", "max_connections": "300"},
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """One Valkey per test process, for tests that leave it running."""
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A Valkey that a test may freeze or kill."""
+    server = EmbeddedValkey(tmp_path / "valkey")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> Urls:
+    """A database with the real migrations in it."""
+    owner, app_url = create_roles_and_database(postgres, TEMPLATE)
+    urls = Urls(owner, app_url, TEMPLATE)
+    app = create_app(make_settings(urls))
+    with app.app_context():
+        upgrade()
+    app.extensions["platform"].close()
+    return urls
+
+
+@pytest.fixture
+def empty_database_urls(postgres: EmbeddedPostgres) -> Urls:
+    """An empty database of its own."""
+    name = f"empty_{next(_numbers)}"
+    return Urls(*create_roles_and_database(postgres, name), name)
+
+
+@pytest.fixture
+def database_urls(postgres: EmbeddedPostgres, template: Urls) -> Iterator[Urls]:
+    """A clone of the template."""
+    name = f"test_{next(_numbers)}"
+    run_as_superuser(postgres, f'CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER voicedesk_owner')
+    yield Urls(template.owner.replace(TEMPLATE, name), template.app.replace(TEMPLATE, name), name)
+    run_as_superuser(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def _world() -> Iterator[StandIns]:
+    with StandIns.running(latency=0.0) as world:
+        yield world
+
+
+@pytest.fixture
+def world(_world: StandIns) -> Iterator[StandIns]:
+    """The outside world, empty and without faults."""
+    _world.reset()
+    yield _world
+    _world.clear_faults()
+
+
+@pytest.fixture
+def settings(database_urls: Urls, world: StandIns) -> Settings:
+    """Settings without Redis; tests that want one add its URL."""
+    return make_settings(database_urls, world)
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[Flask]:
+    """The application. Its caretaker is not running, so nothing is delivered unless a test says so."""
+    app = create_app(settings)
+    yield app
+    app.extensions["platform"].close()
+
+
+@pytest.fixture
+def platform(app: Flask) -> Iterator[Platform]:
+    """The application's platform, with all circuits closed."""
+    circuits.reset()
+    yield app.extensions["platform"]
+    circuits.reset()
+
+
+@pytest.fixture
+def people(platform: Platform, world: StandIns) -> People:
+    """Two organizations with names, connected to the stand-ins."""
+    return People(platform, world)
+
+
+def make_settings(urls: Urls, world: StandIns | None = None, **overrides: object) -> Settings:
+    """Settings for one database and one world, fast enough for tests."""
+    clients = (
+        {
+            "twilio_api_base_url": world.twilio_url,
+            "google_calendar_api_base_url": world.google_url,
+            "vapi_api_base_url": world.vapi_url,
+            "slack_api_base_url": world.slack_url,
+        }
+        if world
+        else {}
+    )
+    return load_settings(
+        **{
+            "environment": "test",
+            "database_url": urls.app,
+            "migration_database_url": urls.owner,
+            "redis_url": None,
+            "credentials_keys": [Fernet.generate_key().decode()],
+            "public_base_url": "https://voicedesk.test",
+            "retry_base_seconds": 0.2,
+            "unknown_lookup_seconds": 0.5,
+            "circuit_open_seconds": 0.5,
+            "log_format": "json",
+            **clients,
+            **overrides,
+        }
+    )
+
+
+def run_as_superuser(postgres: EmbeddedPostgres, statement: str) -> None:
+    """One statement outside any transaction."""
+    connection = psycopg2.connect(postgres.superuser_url())
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
