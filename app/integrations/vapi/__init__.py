@@ -1,0 +1,30 @@
+"""Vapi, which runs the calls: its webhooks in, its REST interface out.
+
+Owns the names the rest of the house may use. Each file beneath has one job: what an operator sets
+(``credentials``), who sent a message (``verification``), what a message is (``parsing``), what it
+says (``facts``, ``tools``), and asking Vapi (``client``).
+"""
+
+from app.integrations.vapi.client import VapiCall, VapiClient
+from app.integrations.vapi.credentials import HmacPlan, VapiCredentials
+from app.integrations.vapi.facts import CallFacts, CallReport, CallStatus, call_of, report_of, status_of
+from app.integrations.vapi.parsing import parse
+from app.integrations.vapi.tools import ToolCall, tool_calls_of
+from app.integrations.vapi.verification import verify
+
+__all__ = [
+    "CallFacts",
+    "CallReport",
+    "CallStatus",
+    "HmacPlan",
+    "ToolCall",
+    "VapiCall",
+    "VapiClient",
+    "VapiCredentials",
+    "call_of",
+    "parse",
+    "report_of",
+    "status_of",
+    "tool_calls_of",
+    "verify",
+]
