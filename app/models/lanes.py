@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, Sequence, text
+from sqlalchemy import BigInteger, Index, Row, Sequence, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, OrgId
@@ -83,6 +83,15 @@ class Claim:
     next_org: UUID | None
 
 
+# The first deliveries of a lane ``c``, in order, as ``d``; a lane without any still comes, with NULLs.
+_FIRST_DELIVERIES = f"""LEFT JOIN LATERAL (
+    SELECT d.id, d.integration_id, d.provider, d.type, d.event_key, d.attempts, d.crashes, d.received_at,
+           d.occurred_at, d.running_since, d.next_attempt_at <= now() AS due,
+           coalesce(extract(epoch FROM now() - d.held_since), 0)::float8 AS held_seconds, p.body
+    FROM webhook_delivery_log d LEFT JOIN webhook_payloads p ON p.delivery_id = d.id AND p.org_id = d.org_id
+    WHERE d.org_id = c.org_id AND d.lane_key = c.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT {EVENTS_PER_CLAIM}
+) d ON true"""
+
 # One step per organization by index, never per lane; the walk stops as soon as enough lanes are locked.
 _CLAIM = f"""
 WITH RECURSIVE turn AS (
@@ -106,15 +115,14 @@ WITH RECURSIVE turn AS (
     FROM picked p WHERE l.org_id = p.org_id AND l.lane_key = p.lane_key
     RETURNING l.org_id, l.lane_key, l.token
 )
-SELECT c.org_id, c.lane_key, c.token, d.* FROM claimed c LEFT JOIN LATERAL (
-    SELECT d.id, d.integration_id, d.provider, d.type, d.event_key, d.attempts, d.crashes, d.received_at,
-           d.occurred_at, d.running_since, d.next_attempt_at <= now() AS due,
-           coalesce(extract(epoch FROM now() - d.held_since), 0)::float8 AS held_seconds, p.body
-    FROM webhook_delivery_log d LEFT JOIN webhook_payloads p ON p.delivery_id = d.id AND p.org_id = d.org_id
-    WHERE d.org_id = c.org_id AND d.lane_key = c.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT {EVENTS_PER_CLAIM}
-) d ON true
+SELECT c.org_id, c.lane_key, c.token, d.* FROM claimed c {_FIRST_DELIVERIES}
 UNION ALL
 SELECT p.org_id, NULL, NULL, {", ".join(["NULL"] * 13)} FROM picked p WHERE p.lane_key IS NULL
+"""
+
+_HELD = f"""
+SELECT c.org_id, c.lane_key, c.token, d.* FROM lanes c {_FIRST_DELIVERIES}
+WHERE c.org_id = :org AND c.lane_key = :key AND c.token = :token AND c.due_at > now()
 """
 
 
@@ -147,12 +155,7 @@ def claim_lanes(
         tokens[key] = row.token
         found = lanes.setdefault(key, [])
         if row.id is not None:
-            found.append(
-                QueuedDelivery(
-                    org_id=row.org_id,
-                    **{name: getattr(row, name) for name in QueuedDelivery.__slots__ if name != "org_id"},
-                )
-            )
+            found.append(_queued(row))
     claimed = [
         ClaimedLane(org_id, lane_key, tokens[org_id, lane_key], tuple(sorted(found, key=lambda d: d.id)))
         for (org_id, lane_key), found in lanes.items()
@@ -160,6 +163,18 @@ def claim_lanes(
     if len(claimed) >= most:
         stopped_at = max(lane.org_id for lane in claimed)
     return Claim(claimed, stopped_at)
+
+
+def read_held(session: Session, org_id: UUID, lane_key: str, token: int) -> ClaimedLane | None:
+    """A lane that another process claimed under ``token``, as it stands; None when the lease has passed on."""
+    rows = session.execute(text(_HELD), {"org": org_id, "key": lane_key, "token": token}).all()
+    if not rows:
+        return None
+    return ClaimedLane(org_id, lane_key, token, tuple(_queued(row) for row in rows if row.id is not None))
+
+
+def _queued(row: Row[Any]) -> QueuedDelivery:
+    return QueuedDelivery(**{name: getattr(row, name) for name in QueuedDelivery.__slots__})
 
 
 def renew_leases(session: Session, held: list[tuple[UUID, str, int]], *, lease_seconds: float) -> set[int]:
