@@ -1,39 +1,48 @@
-# The commands of the house. `make` alone explains them.
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-T ?= tests
-PORT ?= 8000
+# The commands of the house. `make` alone lists them.
+
+# An interpreter of this machine, used once, to make the virtual environment.
+PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,\
+  $(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help install demo test lint format clean
 
-help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+help: ## list these commands
+	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is needed (Debian: python3-venv)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+install: $(INSTALLED) ## make .venv with everything in it (the other commands do it when needed)
 
-demo: $(VENV)/.installed ## Start everything, play one whole call, serve (PORT=8000; ONCE=1 stops after the call)
-	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m sandbox.demo
+demo: $(INSTALLED) ## start everything, play one call, serve at PORT=8000; ONCE=1 stops afterwards
+	@$(BIN)/python -m sandbox.demo
 
-test: $(VENV)/.installed ## Run all tests on real embedded servers (T=path picks some)
-	$(BIN)/python -m pytest $(T)
+test: $(INSTALLED) ## run the tests; T=tests/unit picks some; TEST_POSTGRES_BIN=... another PostgreSQL
+	@$(BIN)/python -m pytest $(T)
 
-lint: $(VENV)/.installed ## Check style, types and the direction of imports
+lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed ## Put the code into shape
+format: $(INSTALLED) ## put the code into its one form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Forget the virtual environment and the demo's data
-	rm -rf $(VENV) .demo
+clean: ## throw away .venv and caches (the demo's data is in .demo, and stays)
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# Installed again when what is to be installed has changed; made again when its interpreter has gone.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Voicedesk needs Python 3.11 or newer: no python3 here is (set PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@echo "installing what pyproject.toml asks for, in the versions of constraints.txt" >&2
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
