@@ -40,8 +40,8 @@ def configure_logging(settings: Settings) -> None:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; ``name`` becomes the field ``logger``."""
-    return cast(structlog.stdlib.BoundLogger, structlog.get_logger(logger=name))
+    """The logger of a module; ``name`` becomes the field ``module``."""
+    return cast(structlog.stdlib.BoundLogger, structlog.get_logger(module=name))
 
 
 def describe(error: BaseException) -> dict[str, str]:

@@ -46,7 +46,7 @@ INTAKE = {
     "webhook_payloads": ("INSERT", ("INSERT",)),
     "lanes": ("INSERT, SELECT (org_id, lane_key, due_at), UPDATE (due_at)", ("INSERT", "SELECT", "UPDATE")),
     "opt_outs": (
-        "INSERT, SELECT (org_id, address), UPDATE (opted_out, source, changed_at)",
+        "INSERT, SELECT (org_id, address, opted_out, source), UPDATE (opted_out, source, changed_at)",
         ("INSERT", "SELECT", "UPDATE"),
     ),
 }
