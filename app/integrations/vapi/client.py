@@ -61,10 +61,10 @@ class VapiClient:
         phone_number_id: str,
         customer_number: str,
         assistant_overrides: dict[str, Any] | None = None,
-        metadata: dict[str, str] | None = None,
+        name: str | None = None,
         timeout_seconds: float = FULL_TIMEOUT_SECONDS,
     ) -> VapiCall:
-        """Ring ``customer_number`` (E.164) and let the assistant speak.
+        """Ring ``customer_number`` (E.164) and let the assistant speak; ``name`` is for people to find the call by.
 
         Vapi has no idempotency key: after an error with ``maybe_done`` look for the call before repeating.
         """
@@ -75,8 +75,8 @@ class VapiClient:
         }
         if assistant_overrides:
             body["assistantOverrides"] = assistant_overrides
-        if metadata:
-            body["metadata"] = metadata
+        if name:
+            body["name"] = name
         return _call(self._wire.ask("POST", "/call", body=body, timeout_seconds=timeout_seconds), maybe_done=True)
 
     @protected("vapi")

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
 from urllib3.util import Timeout
 
 from app.errors import (
@@ -67,7 +67,7 @@ class Wire:
         query: dict[str, str] | None = None,
         body: dict[str, Any] | None = None,
     ) -> Any:
-        """The JSON Vapi answers with. Its head arrives within ``timeout_seconds``, its end within twice that.
+        """The JSON Vapi answers with, all of it within ``timeout_seconds``.
 
         Raises CredentialsRefused (401), ResourceGone (404), ProviderThrottled (429), ProviderRefused
         (other 4xx), ProviderUnavailable (5xx, no answer, no JSON) and, for a time-out of less than
@@ -87,7 +87,7 @@ class Wire:
                 stream=True,
             ) as response:
                 content = _read(response, ends)
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             maybe_done = writes and not _never_sent(error)
             if _timed_out(error):
                 raise _too_slow(timeout_seconds, maybe_done=maybe_done) from None
@@ -142,13 +142,17 @@ class _OutOfTime(Exception):
 
 
 def _read(response: requests.Response, ends: float) -> bytes:
-    """The whole answer. ``requests`` bounds each read, not their sum: a trickle would outlive any time limit."""
+    """The whole answer, in time: ``requests`` bounds each read and not their sum, which a trickle outlives."""
     content = bytearray()
-    for chunk in response.iter_content(_CHUNK):
+    sock = getattr(response.raw.connection, "sock", None)
+    while (left := ends - time.monotonic()) > 0 and len(content) <= MOST_BYTES:
+        if sock is not None:
+            sock.settimeout(left)
+        chunk = response.raw.read1(_CHUNK, decode_content=True)
+        if not chunk:
+            return bytes(content)
         content += chunk
-        if time.monotonic() > ends or len(content) > MOST_BYTES:
-            raise _OutOfTime
-    return bytes(content)
+    raise _OutOfTime
 
 
 def _too_slow(timeout_seconds: float, *, maybe_done: bool) -> DeadlineExceeded | ProviderUnavailable:
@@ -157,16 +161,17 @@ def _too_slow(timeout_seconds: float, *, maybe_done: bool) -> DeadlineExceeded |
     return ProviderUnavailable("Vapi did not answer in time", maybe_done=maybe_done)
 
 
-def _never_sent(error: requests.RequestException) -> bool:
+def _never_sent(error: Exception) -> bool:
     """Whether no connection came about at all, so that certainly nothing was done."""
     return isinstance(error, requests.ConnectTimeout) or isinstance(_cause(error), ConnectTimeoutError)
 
 
-def _timed_out(error: requests.RequestException) -> bool:
-    """A time-out while the body is read comes as a ConnectionError around urllib3's own."""
-    return isinstance(error, requests.Timeout) or isinstance(_cause(error), ReadTimeoutError)
+def _timed_out(error: Exception) -> bool:
+    """Whether time ran out, be it in ``requests`` or, while the body is read, in urllib3 beneath it."""
+    return isinstance(error, requests.Timeout | ReadTimeoutError)
 
 
-def _cause(error: requests.RequestException) -> object:
-    cause = error.args[0] if error.args else None
-    return getattr(cause, "reason", cause)
+def _cause(error: Exception) -> object:
+    """urllib3's own error inside one of ``requests``."""
+    inner = error.args[0] if error.args else None
+    return getattr(inner, "reason", inner)
