@@ -55,7 +55,7 @@ class Outside:
     """Vapi, Twilio, Google and Slack as one WSGI application."""
 
     def __init__(self, *, latency: float = DEFAULT_LATENCY_SECONDS, state_path: Path | None = None) -> None:
-        self.latency = latency
+        self.latency = self._usual_latency = latency
         self.faults = FaultBoard()
         self.remembered: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_REQUESTS)
         self.state = State(state_path)
@@ -77,7 +77,8 @@ class Outside:
         self.app.register_error_handler(405, lambda _: self._no_such_route(405))
 
     def reset(self) -> None:
-        """Forget accounts, messages, events, requests and faults; the latency stays."""
+        """Forget accounts, messages, events, requests and faults; the latency is that of the start."""
+        self.latency = self._usual_latency
         self.faults.clear()
         self.remembered.clear()
         self.state.forget()

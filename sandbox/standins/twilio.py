@@ -1,13 +1,12 @@
 """Twilio's Messages resource as the REST API of 2010-04-01 serves it: send, fetch, list, and the account.
 
-Owns routes, authentication and the shape of answers. What Twilio refuses is in twilio_rules.py, what
-happens to a message afterwards in twilio_delivery.py.
+Owns routes, authentication and pages. What Twilio refuses is in twilio_rules.py, what a message looks
+like in twilio_messages.py, what happens to it afterwards in twilio_delivery.py.
 """
 
 from __future__ import annotations
 
 import hmac
-import secrets
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -17,9 +16,9 @@ from flask import Blueprint, Response, jsonify, request
 
 from sandbox.standins.state import State, now
 from sandbox.standins.twilio_delivery import DEFAULT_SETTINGS, Deliveries
+from sandbox.standins.twilio_messages import API_VERSION, matches, new_message, resource
 from sandbox.standins.twilio_rules import TwilioRefusal, check_message
 
-API_VERSION = "2010-04-01"
 LARGEST_PAGE = 1000
 
 
@@ -83,9 +82,9 @@ class TwilioStandIn:
             form = request.form.to_dict()
             body = check_message(form, account, branch)
         with self._state.changing("twilio") as branch:
-            message = _new_message(account_sid, account, form, body)
+            message = new_message(account_sid, account, form, body)
             branch.setdefault("messages", {})[message["sid"]] = message
-            answer = _resource(message)
+            answer = resource(message)
         self._deliveries.plan(message["sid"])
         return jsonify(answer), 201
 
@@ -96,7 +95,7 @@ class TwilioStandIn:
             message = branch.get("messages", {}).get(sid)
             if message is None or message["account_sid"] != account_sid:
                 raise TwilioRefusal(20404, f"The requested resource {_resource_path()} was not found", 404)
-            return jsonify(_resource(message))
+            return jsonify(resource(message))
 
     def list_messages(self, account_sid: str) -> Response:
         """GET a page of messages, the newest first, by To, From and DateSent; new ones may show up late."""
@@ -105,11 +104,11 @@ class TwilioStandIn:
             self._authenticate(branch, account_sid)
             lag = timedelta(seconds=self._deliveries.settings(branch)["listing_delay"])
             found = [
-                _resource(message)
+                resource(message)
                 for message in reversed(list(branch.get("messages", {}).values()))
                 if message["account_sid"] == account_sid
                 and datetime.fromisoformat(message["created_at"]) + lag <= now()
-                and _matches(message)
+                and matches(message, request.args)
             ]
         start = page * size
         shown = found[start : start + size]
@@ -222,72 +221,6 @@ class TwilioStandIn:
         )
         response.status_code = refusal.status
         return response
-
-
-def _new_message(account_sid: str, account: dict[str, Any], form: dict[str, str], body: str) -> dict[str, Any]:
-    service = form.get("MessagingServiceSid")
-    return {
-        "sid": ("MM" if form.get("MediaUrl") else "SM") + secrets.token_hex(16),
-        "account_sid": account_sid,
-        "to": form["To"],
-        # A Messaging Service chooses its sender later: until then Twilio shows none.
-        "from": None if service else form["From"],
-        "pool": account["messaging_services"][service] if service else [],
-        "messaging_service_sid": service,
-        "body": ("Sent from your Twilio trial account - " if account["trial"] else "") + body,
-        "template": "ContentSid" in form,
-        "num_media": "1" if form.get("MediaUrl") else "0",
-        "status": "accepted" if service else "queued",
-        "error_code": None,
-        "status_callback": form.get("StatusCallback"),
-        "created_at": now().isoformat(),
-        "sent_at": None,
-        "updated_at": now().isoformat(),
-    }
-
-
-def _resource(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as Twilio shows it."""
-    uri = f"/{API_VERSION}/Accounts/{message['account_sid']}/Messages/{message['sid']}"
-    segments = -(-len(message["body"]) // 153) if len(message["body"]) > 160 else 1
-    shown = ("sid", "account_sid", "to", "from", "messaging_service_sid", "body", "num_media", "status", "error_code")
-    return {name: message[name] for name in shown} | {
-        "api_version": API_VERSION,
-        "direction": "outbound-api",
-        "error_message": None,
-        "num_segments": "0" if message["from"] is None else str(segments),
-        "price": None,
-        "price_unit": "USD",
-        "date_created": _rfc2822(message["created_at"]),
-        "date_sent": _rfc2822(message["sent_at"]),
-        "date_updated": _rfc2822(message["updated_at"]),
-        "uri": f"{uri}.json",
-        "subresource_uris": {"media": f"{uri}/Media.json"},
-    }
-
-
-def _rfc2822(moment: str | None) -> str | None:
-    return None if moment is None else format_datetime(datetime.fromisoformat(moment))
-
-
-def _matches(message: dict[str, Any]) -> bool:
-    """Whether a message fits the filters; one that is not sent yet has no DateSent and fits none by date."""
-    for name, field in (("To", "to"), ("From", "from")):
-        if request.args.get(name) and request.args[name] != message[field]:
-            return False
-    for suffix in ("", "<", ">"):
-        wanted = request.args.get(f"DateSent{suffix}")
-        if wanted and not _date_fits(message["sent_at"], suffix, wanted):
-            return False
-    return True
-
-
-def _date_fits(sent_at: str | None, suffix: str, wanted: str) -> bool:
-    if sent_at is None:
-        return False
-    sent = sent_at[: min(len(wanted.rstrip("Z")), 19)]
-    limit = wanted.rstrip("Z")
-    return sent == limit if not suffix else sent <= limit if suffix == "<" else sent >= limit
 
 
 def _page_asked() -> tuple[int, int]:

@@ -42,7 +42,6 @@ class Deliveries:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._made: list[dict[str, Any]] = []
         self._agenda = Agenda()
 
     def settings(self, branch: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +51,8 @@ class Deliveries:
 
     def listing(self) -> list[dict[str, Any]]:
         """Every callback made: sid, status, url, answer (HTTP status, None for no connection), attempts, at."""
-        return list(self._made)
+        with self._state.reading("twilio") as branch:
+            return list(branch.get("callbacks", []))
 
     def resume(self) -> None:
         """Go on with messages whose delivery ended with an earlier process."""
@@ -132,16 +132,17 @@ class Deliveries:
             answer, trouble = _post(prepared)
             attempts += 1
             again = trouble is not None and bool(policy & {trouble, "all"})
-        self._made.append(
-            {
-                "sid": message["sid"],
-                "status": status,
-                "url": message["status_callback"],
-                "answer": answer,
-                "attempts": attempts,
-                "at": now().isoformat(),
-            }
-        )
+        made = {
+            "sid": message["sid"],
+            "status": status,
+            "url": message["status_callback"],
+            "answer": answer,
+            "attempts": attempts,
+            "at": now().isoformat(),
+        }
+        with self._state.changing("twilio") as branch:
+            if message["sid"] in branch.get("messages", {}):  # the world may have been reset meanwhile
+                branch.setdefault("callbacks", []).append(made)
 
 
 class Agenda:
