@@ -1,0 +1,180 @@
+"""One circuit breaker: who may call a provider just now, and what an answer says about its health.
+
+Owns the admission of calls and of the one probe, and the judgement of exceptions. Decides from this
+process's own copy of the state (microseconds); Redis is only told of failures and of ends of rows of
+failures. What counts:
+
+- ``ProviderUnavailable`` is a failure.
+- A refusal (4xx) means that the provider did its work. It ends a probe well, because the first call
+  after an outage is often a repetition that is answered "exists already". Otherwise it counts as
+  nothing: calls that are refused on the way in must not hide that all others fail.
+- Refused credentials and 429 are answered at the provider's door and say nothing of what is behind
+  it; a short deadline and any other exception say nothing of the provider at all. They count as
+  nothing, and as a probe they only make way for the next.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
+
+from app.errors import CircuitOpen, CredentialsRefused, ProviderRefused, ProviderUnavailable
+from app.integrations.circuit_state import FAILURES_TO_OPEN, LocalKeeper, RedisKeeper, State
+from app.redis import RedisAway
+
+if TYPE_CHECKING:
+    from app.integrations.breaker import Circuits
+
+PROBE_ENDS_SECONDS = 1.0  # what those are told to wait who find another's probe under way
+ASK_AGAIN_SECONDS = 0.25  # while another probes, Redis is not asked by every call
+
+T = TypeVar("T")
+
+
+class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no types
+    """The package's decorator and vocabulary, over a state that processes share and one probe at a time."""
+
+    def __init__(self, name: str, registry: Circuits) -> None:
+        super().__init__(FAILURES_TO_OPEN, expected_exception=ProviderUnavailable, name=name)
+        self._fallback_function = self._refuse
+        self._registry = registry
+        self.here = LocalKeeper()
+        self.there = RedisKeeper(name)
+        self._untold = False  # something happened here while Redis was away
+        self._announced: State = "closed"
+        self._ask_again_at = 0.0
+
+    @property
+    def state(self) -> State:
+        """Closed, open or half_open, from this process's copy."""
+        reading = self.here.read()
+        if not reading.tripped:
+            return cast(State, STATE_CLOSED)
+        return cast(State, STATE_OPEN if reading.open_seconds else STATE_HALF_OPEN)
+
+    @property
+    def opened(self) -> bool:
+        """What the package's wrapper asks before every call."""
+        self._registry.watch()
+        return bool(self.state == STATE_OPEN)
+
+    @property
+    def failure_count(self) -> int:
+        """Consecutive failures, of all processes."""
+        return self.here.read().failures
+
+    @property
+    def open_remaining(self) -> float:
+        """Seconds for which it refuses everybody."""
+        return self.here.read().open_seconds
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("a circuit decorates a plain function; as a context it could not tell its probe from others")
+
+    def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call ``function`` as an ordinary call or as the probe; raise CircuitOpen if it may be neither."""
+        token = self._admit()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            self._judge(error, token)
+            raise
+        if token or self.here.read().failures:
+            self._succeeded(token)
+        return result
+
+    def reset(self) -> None:
+        """Close it, whatever it was: an operator knows better."""
+        try:
+            self._registry.link.use(self.there.clear)
+        except RedisAway:
+            self._untold = False
+        self.here.reset()
+        self.announce()
+
+    def tell(self, client: Any) -> None:
+        """Let Redis know of a circuit that tripped here while Redis was away."""
+        if self._untold:
+            reading = self.here.read()
+            if reading.tripped:
+                self.there.publish(client, reading)
+            self._untold = False
+
+    def announce(self) -> None:
+        """Tell the listeners if the state is another than the last that they were told."""
+        with self._registry.lock:
+            old, self._announced = self._announced, self.state
+            new = self._announced
+        if old != new:
+            self._registry.changed(self.name, old, new)
+
+    def after_fork(self) -> None:
+        """Be usable in a child, whatever the parent's threads were doing."""
+        self.here.after_fork()
+
+    def _admit(self) -> str:
+        """The token of the probe; "" for an ordinary call."""
+        reading = self.here.read()
+        if not reading.tripped:
+            return ""
+        if time.monotonic() < self._ask_again_at:
+            self._refuse()
+        token = uuid.uuid4().hex
+        try:
+            claim = self._use(lambda client: self.there.claim(client, token))
+            self.here.keep(claim.reading)
+        except RedisAway:
+            claim = self.here.claim(token)
+        self.announce()
+        if claim.granted:
+            return token
+        if claim.reading.tripped:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._refuse()
+        return ""
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        seconds = self.here.read().open_seconds or PROBE_ENDS_SECONDS
+        raise CircuitOpen(self.name, retry_after=timedelta(seconds=seconds))
+
+    def _judge(self, error: BaseException, token: str) -> None:
+        if isinstance(error, ProviderUnavailable):
+            self._failed(token)
+        elif token and isinstance(error, ProviderRefused) and not isinstance(error, CredentialsRefused):
+            self._succeeded(token)
+        elif token:
+            self._release(token)
+
+    def _failed(self, token: str) -> None:
+        open_seconds = self._registry.open_seconds
+        try:
+            self.here.keep(self._use(lambda client: self.there.failed(client, token, open_seconds)))
+        except RedisAway:
+            self._untold = True
+            self.here.failed(token, open_seconds)
+        self.announce()
+
+    def _succeeded(self, token: str) -> None:
+        try:
+            self.here.keep(self._use(lambda client: self.there.succeeded(client, token)))
+        except RedisAway:
+            self.here.succeeded(token)
+        self.announce()
+
+    def _release(self, token: str) -> None:
+        try:
+            self._use(lambda client: self.there.release(client, token))
+        except RedisAway:
+            self.here.release(token)
+
+    def _use(self, action: Callable[[Any], T]) -> T:
+        def told_first(client: Any) -> T:
+            self.tell(client)
+            return action(client)
+
+        return self._registry.link.use(told_first)
