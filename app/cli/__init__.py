@@ -1,0 +1,27 @@
+"""The command line: `flask --app wsgi ...`, the same services as HTTP and the workers.
+
+A table of contents. Commands read what was typed, call one service and give back plain data;
+``output.py`` prints it, for people or with ``--json`` for scripts.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.cli import house, organizations, records, simulate
+
+
+def register(app: Flask) -> None:
+    """Add every command to the application's command line."""
+    for group in (
+        organizations.org,
+        organizations.integration,
+        records.deliveries,
+        records.calls,
+        records.messages,
+        records.appointments,
+        simulate.simulate,
+    ):
+        app.cli.add_command(group)
+    for command in (house.tools, house.db_roles, house.new_key, house.deliver_isolated):
+        app.cli.add_command(command)

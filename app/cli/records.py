@@ -1,0 +1,108 @@
+"""`deliveries`, `calls`, `messages`, `appointments`: what came in and what became of it."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import click
+
+from app.cli.output import DataCommand, Row, sheet, table
+from app.cli.typed import most, of_org, operator, platform
+from app.services import inspection, replay
+
+_ATTEMPTS = ("number", "started_at", "duration_ms", "outcome", "error_code", "error")
+
+
+def _in_full(delivery: Row) -> str:
+    """A delivery as a sheet, its attempts as a table, and what was said as JSON."""
+    blocks = {name: delivery[name] for name in ("payload", "answer") if delivery[name] is not None}
+    kept = {**blocks, "attempts_log": None}
+    parts = [sheet({name: value for name, value in delivery.items() if name not in kept})]
+    parts.append("attempts\n" + table(delivery["attempts_log"], _ATTEMPTS))
+    parts += [f"{name}\n{json.dumps(block, indent=2, ensure_ascii=False)}" for name, block in blocks.items()]
+    return "\n\n".join(parts)
+
+
+def _replayed(done: Row) -> str:
+    """What will happen, and what will not happen again."""
+    taker = "a worker has been told" if done["bell_rung"] else "no Redis: a web process takes it in its next sweep"
+    lines = [f"Delivery {done['id']} is back in the queue; {taker}."]
+    if done["recorded_effects"]:
+        lines += ["Recorded already, and not done again:", table(done["recorded_effects"])]
+    return "\n".join(lines)
+
+
+@click.group()
+def deliveries() -> None:
+    """Deliveries: every event that came in or was planned here."""
+
+
+@deliveries.command(
+    "list",
+    cls=DataCommand,
+    columns=("id", "provider", "type", "status", "attempts", "received_at", "error_code", "note"),
+)
+@of_org
+@click.option("--status", type=click.Choice(inspection.DELIVERY_STATUSES), help="Only those that stand there.")
+@most
+def list_deliveries(org_id: UUID | None, status: str | None, limit: int) -> list[Row]:
+    """The newest first."""
+    return inspection.deliveries(platform(), org_id=org_id, status=status, limit=limit)
+
+
+@deliveries.command("show", cls=DataCommand, text=_in_full)
+@click.argument("delivery_id", type=click.IntRange(min=1))
+def show_delivery(delivery_id: int) -> Row:
+    """One delivery: every attempt, what it said, what was answered."""
+    return inspection.delivery(platform(), delivery_id)
+
+
+@deliveries.command("replay", cls=DataCommand, text=_replayed)
+@click.argument("delivery_id", type=click.IntRange(min=1))
+def replay_delivery(delivery_id: int) -> Row:
+    """Deliver a finished one again; effects that are recorded are not repeated."""
+    return replay.replay(platform(), delivery_id, actor=operator())
+
+
+@click.group()
+def calls() -> None:
+    """Phone calls and web calls."""
+
+
+@calls.command(
+    "list", cls=DataCommand, columns=("id", "status", "customer_number", "started_at", "ended_reason", "cost")
+)
+@of_org
+@most
+def list_calls(org_id: UUID | None, limit: int) -> list[Row]:
+    """The newest first."""
+    return inspection.calls(platform(), org_id=org_id, limit=limit)
+
+
+@click.group()
+def messages() -> None:
+    """Texts, in and out."""
+
+
+@messages.command("list", cls=DataCommand, columns=("created_at", "channel", "from", "to", "status", "purpose", "body"))
+@of_org
+@most
+def list_messages(org_id: UUID | None, limit: int) -> list[Row]:
+    """The newest first."""
+    return inspection.messages(platform(), org_id=org_id, limit=limit)
+
+
+@click.group()
+def appointments() -> None:
+    """Appointments."""
+
+
+@appointments.command(
+    "list", cls=DataCommand, columns=("id", "starts_at", "name", "phone", "status", "calendar_action")
+)
+@of_org
+@most
+def list_appointments(org_id: UUID | None, limit: int) -> list[Row]:
+    """The latest made first."""
+    return inspection.appointments(platform(), org_id=org_id, limit=limit)

@@ -1,0 +1,131 @@
+"""`simulate`: correctly signed, realistic traffic of each provider, to any server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import wraps
+from typing import Any
+
+import click
+
+from app.cli.output import DataCommand, Row
+from app.cli.typed import PAIR, VALUE
+from app.services import simulate as traffic
+from app.services import simulated_google, simulated_twilio, simulated_vapi
+from app.services.simulate import Outgoing
+from app.services.simulated_google import Push
+from app.services.simulated_twilio import Text
+from app.services.simulated_vapi import Proof, Scene
+
+BODY_SHOWN = 2000
+
+
+def _answered(data: Row | list[Row]) -> str:
+    """One answer in full, of several a line each."""
+    if isinstance(data, dict):
+        return f"{data['status']} in {data['duration_ms']} ms\n{data['body'][:BODY_SHOWN]}".rstrip()
+    return "\n".join(f"{told['status']} in {told['duration_ms']} ms  {told['body'][:60]}" for told in data)
+
+
+def _sends(make_event: Callable[..., Callable[[], Outgoing]]) -> Callable[..., Row | list[Row]]:
+    """Turn a maker of events into a command's body: the options all providers share, and the sending."""
+
+    @click.option("--url", required=True, help="The webhook's whole URL.")
+    @click.option("--secret", type=VALUE, required=True, help="What the provider proves itself with; may be @file.")
+    @click.option("--times", type=click.IntRange(1, traffic.MOST_TIMES), help="Send so many; prints a list.")
+    @click.option("--same", is_flag=True, help="With --times: the same event again, as a retry is.")
+    @click.option("--tamper", is_flag=True, help="Alter one byte of the body after signing.")
+    @wraps(make_event)
+    def command(times: int | None, same: bool, tamper: bool, **given: Any) -> Row | list[Row]:
+        told = traffic.run(make_event(**given), times=times or 1, same=same, tamper=tamper)
+        return told if times else told[0]
+
+    return command
+
+
+@click.group()
+def simulate() -> None:
+    """Send what a provider would send, correctly signed. Any answer, also a refusal, is exit code 0."""
+
+
+@simulate.command(
+    "vapi",
+    cls=DataCommand,
+    text=_answered,
+    epilog="Events: " + ", ".join(simulated_vapi.KNOWN) + "; any other name is sent as an envelope.",
+)
+@click.argument("event")
+@_sends
+@click.option("--scheme", type=click.Choice(simulated_vapi.SCHEMES), default="secret", show_default=True)
+@click.option("--set", "hmac", type=PAIR, multiple=True, metavar="KEY=VALUE", help="An integration's hmac_* key.")
+@click.option("--age", type=float, default=0.0, help="With hmac: signed so many seconds ago.")
+@click.option("--public-url", help="What is signed instead of --url, where the URL is.")
+@click.option("--call-id", help="A new one unless given.")
+@click.option("--caller", help="The caller's number, E.164.")
+@click.option("--web", is_flag=True, help="A web call: nobody has a number.")
+@click.option("--number", help="The number that was dialled, E.164.")
+@click.option("--assistant", "assistant_id")
+@click.option("--status", help="Of a status-update: in-progress, ended, ...")
+@click.option("--ended-reason")
+@click.option("--tool", help="Of tool-calls: the tool's name.")
+@click.option("--arg", "arguments", type=PAIR, multiple=True, metavar="KEY=VALUE", help="An argument of the tool.")
+@click.option("--tool-call-id", help="A new one unless given.")
+def vapi(
+    event: str,
+    url: str,
+    secret: str,
+    scheme: simulated_vapi.Scheme,
+    hmac: tuple[tuple[str, str], ...],
+    age: float,
+    public_url: str | None,
+    web: bool,
+    arguments: tuple[tuple[str, str], ...],
+    **given: str | None,
+) -> Callable[[], Outgoing]:
+    """A server message of Vapi's, of any type."""
+    proof = Proof(secret, scheme, dict(hmac), timedelta(seconds=age))
+
+    def make() -> Outgoing:
+        scene = Scene(**_present(given), arguments=dict(arguments))
+        if web:
+            scene = replace(scene, caller=None)
+        return simulated_vapi.request(event, scene, proof, url=url, public_url=public_url)
+
+    return make
+
+
+@simulate.command("twilio", cls=DataCommand, text=_answered)
+@click.argument("event", type=click.Choice(simulated_twilio.EVENTS))
+@_sends
+@click.option("--public-url", help="What is signed instead of --url: the URL as Twilio knows it.")
+@click.option("--from", "sender", help="E.164, or a WhatsApp user id.")
+@click.option("--to", "recipient", help="E.164.")
+@click.option("--body", help="What the text says.")
+@click.option("--account-sid", help="The account's; an integration takes only its own.")
+@click.option("--message-sid", help="A new one unless given.")
+@click.option("--status", help="Of a status report: sent, delivered, undelivered, ...")
+@click.option("--error-code", help="Of a status report.")
+def twilio(event: str, url: str, secret: str, public_url: str | None, **given: str | None) -> Callable[[], Outgoing]:
+    """A text that comes in, or a report on one that went out; --secret is the account's auth token."""
+    return lambda: simulated_twilio.request(
+        event, Text(**_present(given)), auth_token=secret, url=url, public_url=public_url
+    )
+
+
+@simulate.command("google-calendar", cls=DataCommand, text=_answered)
+@click.argument("event", type=click.Choice(simulated_google.EVENTS))
+@_sends
+@click.option("--channel-id")
+@click.option("--resource-id")
+@click.option("--message-number", "number", type=click.IntRange(min=1), help="A higher one each time unless given.")
+@click.option("--calendar", "calendar_id")
+def google_calendar(event: str, url: str, secret: str, **given: Any) -> Callable[[], Outgoing]:
+    """A notification of a push channel; --secret is the channel's token."""
+    return lambda: simulated_google.request(event, Push(**_present(given)), channel_token=secret, url=url)
+
+
+def _present(given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed; for the rest the scene has something realistic."""
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,158 @@
+"""Organizations and their API keys, as an operator sets them up.
+
+Owns what an organization may be set to. A key is shown once, when it is made; only its hash and its
+first characters are kept. Connections to providers are ``connections.py``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.errors import InvalidInput, NotFound
+from app.models import ApiKey, Organization
+from app.models.integrations import list_integrations
+from app.models.organizations import find_organization, list_organizations
+from app.services import audit
+from app.services.readable import fields
+from app.services.slots import DEFAULT_HOURS, check_hours
+from app.services.tools import normalise_phone
+
+if TYPE_CHECKING:
+    from app.services.platform import Platform
+
+KEY_PREFIX = "vd_"
+KEY_BYTES = 24  # 32 characters of url-safe base64
+SHOWN_CHARACTERS = 11
+SLOT_MINUTES = range(5, 481)
+
+_LISTED = ("id", "name", "timezone", "number=phone_number", "created_at")
+_SHOWN = (
+    *_LISTED,
+    "transfer=transfer_number",
+    "assistant=assistant_id",
+    "slot=slot_minutes",
+    "hours=opening_hours",
+)
+
+
+def create(platform: Platform, *, name: str, timezone: str, actor: str) -> dict[str, Any]:
+    """Make an organization and its first API key: ``id``, ``name`` and ``api_key``, which is shown only here.
+
+    It is open on weekdays from 9 to 17 until told otherwise. Raises InvalidInput.
+    """
+    key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    with platform.database.transaction(system=True) as session:
+        org = Organization(name=_name(name), timezone=_timezone(timezone), opening_hours=DEFAULT_HOURS)
+        session.add(org)
+        session.flush()
+        session.add(
+            ApiKey(org_id=org.id, prefix=key[:SHOWN_CHARACTERS], key_hash=hashlib.sha256(key.encode()).hexdigest())
+        )
+        audit.note(session, org.id, actor=actor, action="organization.create", subject=str(org.id))
+        return {"id": str(org.id), "name": org.name, "api_key": key}
+
+
+def change(platform: Platform, org_id: UUID, changes: dict[str, Any], *, actor: str) -> dict[str, Any]:
+    """Set what ``changes`` names and return the organization; other processes follow within five seconds.
+
+    Names are ``name``, ``timezone``, ``number``, ``transfer``, ``assistant``, ``hours`` (an object) and
+    ``slot`` (minutes); an empty number, transfer or assistant takes it away. Raises InvalidInput, NotFound.
+    """
+    checked = _check(changes)
+    with platform.database.transaction(system=True) as session:
+        org = get(session, org_id)
+        for attribute, value in checked.items():
+            setattr(org, attribute, value)
+        audit.note(session, org_id, actor=actor, action="organization.set", subject=str(org_id), fields=sorted(checked))
+        session.flush()
+        shown = _shown(session, org)
+    platform.directory.forget()
+    return shown
+
+
+def show(platform: Platform, org_id: UUID) -> dict[str, Any]:
+    """All about one organization except secrets. Raises NotFound."""
+    with platform.database.transaction(system=True) as session:
+        return _shown(session, get(session, org_id))
+
+
+def list_all(platform: Platform) -> list[dict[str, Any]]:
+    """All organizations, the oldest first."""
+    with platform.database.transaction(system=True) as session:
+        return [fields(org, _LISTED) for org in list_organizations(session)]
+
+
+def get(session: Session, org_id: UUID) -> Organization:
+    """The organization, in the caller's transaction; raises NotFound."""
+    org = find_organization(session, org_id)
+    if org is None:
+        raise NotFound("no organization has this id")
+    return org
+
+
+def _shown(session: Session, org: Organization) -> dict[str, Any]:
+    keys = session.scalars(select(ApiKey).where(ApiKey.org_id == org.id).order_by(ApiKey.created_at))
+    return {
+        **fields(org, _SHOWN),
+        "api_keys": [fields(key, ("prefix", "created_at", "revoked_at")) for key in keys],
+        "integrations": [
+            fields(row, ("id", "provider", "created_at", "disabled_at")) for row in list_integrations(session, org.id)
+        ],
+    }
+
+
+def _check(changes: dict[str, Any]) -> dict[str, Any]:
+    """Checked values by the name of their column."""
+    if not changes:
+        raise InvalidInput("nothing to set was given")
+    checks: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        "name": ("name", _name),
+        "timezone": ("timezone", _timezone),
+        "number": ("phone_number", lambda said: _number("number", said)),
+        "transfer": ("transfer_number", lambda said: _number("transfer", said)),
+        "assistant": ("assistant_id", lambda said: said.strip() or None),
+        "hours": ("opening_hours", check_hours),
+        "slot": ("slot_minutes", _slot),
+    }
+    checked = {}
+    for given, value in changes.items():
+        attribute, check = checks[given]
+        checked[attribute] = check(value)
+    return checked
+
+
+def _name(said: str) -> str:
+    if not said.strip():
+        raise InvalidInput("name: must not be empty")
+    return said.strip()
+
+
+def _timezone(said: str) -> str:
+    try:
+        ZoneInfo(said)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidInput("timezone: an IANA name is needed, such as Europe/Berlin") from None
+    return said
+
+
+def _number(what: str, said: str) -> str | None:
+    if not said.strip():
+        return None
+    try:
+        return normalise_phone(said, near=None)
+    except InvalidInput:
+        raise InvalidInput(f"{what}: E.164 is needed: a plus sign, the country and the number") from None
+
+
+def _slot(minutes: int) -> int:
+    if minutes not in SLOT_MINUTES:
+        raise InvalidInput(f"slot: {SLOT_MINUTES.start} to {SLOT_MINUTES.stop - 1} minutes")
+    return minutes
