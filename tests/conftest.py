@@ -23,7 +23,7 @@ from app.config import Settings, load_settings
 from app.integrations.breaker import circuits
 from app.services.platform import Platform
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
-from sandbox.standins import StandIns
+from sandbox.standins import RemoteWorld, StandIns
 from sandbox.valkey import EmbeddedValkey
 from tests.people import People
 
@@ -101,13 +101,13 @@ def database_urls(postgres: EmbeddedPostgres, template: Urls) -> Iterator[Urls]:
 
 
 @pytest.fixture(scope="session")
-def _world() -> Iterator[StandIns]:
+def _world() -> Iterator[RemoteWorld]:
     with StandIns.running(latency=0.0) as world:
         yield world
 
 
 @pytest.fixture
-def world(_world: StandIns) -> Iterator[StandIns]:
+def world(_world: RemoteWorld) -> Iterator[RemoteWorld]:
     """The outside world, empty and without faults."""
     _world.reset()
     yield _world
@@ -115,7 +115,7 @@ def world(_world: StandIns) -> Iterator[StandIns]:
 
 
 @pytest.fixture
-def settings(database_urls: Urls, world: StandIns) -> Settings:
+def settings(database_urls: Urls, world: RemoteWorld) -> Settings:
     """Settings without Redis; tests that want one add its URL."""
     return make_settings(database_urls, world)
 
@@ -137,12 +137,12 @@ def platform(app: Flask) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def people(platform: Platform, world: StandIns) -> People:
+def people(platform: Platform, world: RemoteWorld) -> People:
     """Two organizations with names, connected to the stand-ins."""
     return People(platform, world)
 
 
-def make_settings(urls: Urls, world: StandIns | None = None, **overrides: object) -> Settings:
+def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: object) -> Settings:
     """Settings for one database and one world, fast enough for tests."""
     clients = (
         {

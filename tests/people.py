@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from app.models import Integration, Organization
 from app.services.credentials import parse_credentials
 from app.services.platform import Platform
-from sandbox.standins import StandIns
+from sandbox.standins import RemoteWorld
 
 ALWAYS_OPEN = {day: [["00:00", "23:59"]] for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun")}
 
@@ -89,20 +89,20 @@ class Business:
 class People:
     """North Street Salon and Harbour Dental."""
 
-    def __init__(self, platform: Platform, world: StandIns) -> None:
+    def __init__(self, platform: Platform, world: RemoteWorld) -> None:
         self.salon = open_business(platform, world, "North Street Salon", "+4930111110001")
         self.dental = open_business(platform, world, "Harbour Dental", "+4940222220002")
 
 
 def open_business(
-    platform: Platform, world: StandIns, name: str, number: str, *, google: bool = True, slot_minutes: int = 30
+    platform: Platform, world: RemoteWorld, name: str, number: str, *, google: bool = True, slot_minutes: int = 30
 ) -> Business:
     """An organization that is always open, connected to all three providers' stand-ins."""
     account_sid, auth_token = "AC" + secrets.token_hex(16), secrets.token_hex(16)
     vapi_secret, channel_token = secrets.token_hex(12), secrets.token_hex(12)
     calendar_id = f"{secrets.token_hex(8)}@group.calendar.google.com"
     client_id, client_secret, refresh_token = (secrets.token_hex(8) for _ in range(3))
-    world.twilio_account(account_sid, auth_token, numbers=[number])
+    world.twilio_account(account_sid, auth_token, numbers=[number, f"whatsapp:{number}"])
     world.calendar(calendar_id)
     world.google_client(client_id, client_secret, refresh_token)
     with platform.database.transaction(system=True) as session:

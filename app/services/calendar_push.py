@@ -62,7 +62,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Pusher:
-    """One push of one appointment. ``confirm`` is asked right before each effect; ``deadline`` bounds a waiting caller."""
+    """One push of one appointment. ``confirm`` is asked before each effect; ``deadline`` is a waiting caller's."""
 
     platform: Platform
     business: Business
@@ -145,17 +145,26 @@ class Pusher:
             self._move_back(snapshot)
             return
         self.confirm()
-        wanted = {"event_id": snapshot.event_id, "start": snapshot.period.start, "end": snapshot.period.end}
         try:
             try:
-                event = google.move_event(credentials, **wanted, etag=snapshot.etag, timeout_seconds=self._time())
+                event = self._patch(credentials, snapshot, snapshot.etag)
             except PreconditionFailed:  # somebody edited it meanwhile; the customer's new time still holds
                 fresh = google.get_event(credentials, event_id=snapshot.event_id, timeout_seconds=self._time())
-                event = google.move_event(credentials, **wanted, etag=fresh.etag, timeout_seconds=self._time())
+                event = self._patch(credentials, snapshot, fresh.etag)
         except ResourceGone:
             self._new_creation(snapshot)
             return
         self._settle(snapshot, event)
+
+    def _patch(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot, etag: str | None) -> CalendarEvent:
+        return self.platform.google.move_event(
+            credentials,
+            event_id=snapshot.event_id,
+            start=snapshot.period.start,
+            end=snapshot.period.end,
+            etag=etag,
+            timeout_seconds=self._time(),
+        )
 
     def _delete(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot) -> None:
         if snapshot.begun_before:

@@ -320,7 +320,7 @@ def _find_candidates(platform: Platform, message: Message, since: datetime) -> l
 
 def _normal(body: str) -> str:
     """A body without what Twilio may change: spaces, quotes and dashes (smart encoding); a prefix may stay."""
-    plain = body.translate(str.maketrans({"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-"}))
+    plain = body.translate(str.maketrans("\u2019\u2018\u201c\u201d\u2013", "''\"\"-"))
     return " ".join(plain.split()).casefold()
 
 

@@ -45,7 +45,7 @@ def test_an_empty_database_goes_up_down_and_up_again(empty_database_urls):
 
 
 def test_models_and_schema_do_not_differ(database_urls):
-    engine = create_engine(database_urls.owner)
+    engine = create_engine(database_urls.owner.replace("postgresql:", "postgresql+psycopg2:"))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []

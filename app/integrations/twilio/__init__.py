@@ -1,0 +1,32 @@
+"""Twilio: texts that come in, news of texts that went out, and sending them, by SMS and WhatsApp.
+
+Owns everything that is Twilio's way of talking; knows no row, no organization and no other provider.
+"""
+
+from app.integrations.twilio.codes import (
+    PERMANENT_CODES,
+    STATUS_RANK,
+    TRANSIENT_CODES,
+    classify_status_error,
+    moves_forward,
+)
+from app.integrations.twilio.credentials import TwilioCredentials
+from app.integrations.twilio.messages import SentMessage, TwilioMessages
+from app.integrations.twilio.verification import verify
+from app.integrations.twilio.webhooks import TWIML_EMPTY, conversation_lane, parse_inbound, parse_status
+
+__all__ = [
+    "PERMANENT_CODES",
+    "STATUS_RANK",
+    "TRANSIENT_CODES",
+    "TWIML_EMPTY",
+    "SentMessage",
+    "TwilioCredentials",
+    "TwilioMessages",
+    "classify_status_error",
+    "conversation_lane",
+    "moves_forward",
+    "parse_inbound",
+    "parse_status",
+    "verify",
+]
