@@ -1,8 +1,8 @@
 """How gunicorn serves the web process: ``gunicorn -c gunicorn.conf.py wsgi:app``.
 
-Owns addresses, processes, threads, time limits and the access log. Knows nothing of the application.
-An endpoint's token is as good as a password and a query string may carry a phone number, so the
-access log has neither, and no address of whoever asked.
+Owns addresses, processes, threads, time limits, and what begins and ends with a worker process. An
+endpoint's token is as good as a password and a query string may carry a phone number, so gunicorn's own
+lines have neither, and no address of whoever asked.
 """
 
 from __future__ import annotations
@@ -49,15 +49,26 @@ worker_class = "gthread"
 workers = _number("WEB_CONCURRENCY", 2, 1, 64)
 threads = _number("WEB_THREADS", 16, 1, 256)
 
-timeout = 30  # a process whose main loop is silent this long is replaced
-graceful_timeout = 20  # as long as a caller may wait at most for a tool: a deploy cuts nobody off
+timeout = 30  # longer than Twilio waits (15 s): an answer later than that helps nobody
+graceful_timeout = 25  # longer than Vapi waits for a tool (20 s): a deploy cuts no caller off
 keepalive = 75  # longer than a balancer's own, so that it is the balancer who closes
 max_requests = 0  # a process that replaces itself under load loses more than a leak costs
+preload_app = False  # each process has its own connections and threads; nothing to share across a fork
 
 logger_class = DiscreetLogger
-accesslog = "-"
+accesslog = None  # the application logs one line an event; `--access-logfile -` adds gunicorn's
 access_log_format = "%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms"
-errorlog = "-"
-loglevel = "info"
-
 control_socket_disable = True  # its default place is shared by all gunicorns of one user
+
+
+def post_worker_init(worker: Any) -> None:
+    """Check the database role, and begin the sync fallback and the sweep."""
+    platform = worker.app.callable.extensions["platform"]
+    platform.start_web()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Claim nothing more, and finish what runs."""
+    application = getattr(worker.app, "callable", None)
+    if application is not None:
+        application.extensions["platform"].close()
