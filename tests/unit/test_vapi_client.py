@@ -22,7 +22,6 @@ from app.errors import (
 )
 from app.integrations.breaker import circuits
 from app.integrations.vapi import VapiClient
-from app.integrations.vapi.wire import parse_retry_after
 from sandbox.standins.world import RemoteWorld
 
 KEY = "vapi-private-key"
@@ -152,11 +151,3 @@ def _trickle(server: socket.socket) -> None:
 def test_a_key_no_header_can_carry_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError):
         VapiClient("http://127.0.0.1:1", "two\r\nlines")
-
-
-@pytest.mark.parametrize(
-    ("header", "wait"),
-    [("5", 5.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", None), (None, None), ("9" * 30, 86_400.0)],
-)
-def test_retry_after_is_seconds_or_a_date(header: str | None, wait: float | None) -> None:
-    assert parse_retry_after(header) == (None if wait is None else timedelta(seconds=wait))

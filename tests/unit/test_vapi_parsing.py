@@ -104,6 +104,10 @@ class TestIdentity:
         assert parsed(links[0]).event_key != parsed({**links[0], "status": "queued"}).event_key
         assert parsed(links[0]).lane_key == ""
 
+    def test_without_a_time_the_content_decides_too(self) -> None:
+        first, second = ({**message("hang", note=note), "timestamp": None} for note in ("a", "b"))
+        assert parsed(first).event_key == parsed(first).event_key != parsed(second).event_key
+
     @pytest.mark.parametrize("call_id", ["x" * 5000, "+15005550001 & more", "\u0000", "ключ"])
     def test_strange_ids_make_short_plain_keys(self, call_id: str) -> None:
         event = parsed({**message("tool-calls", toolCallList=[tool("t" * 4000)]), "call": {"id": call_id}})

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from app.errors import (
@@ -24,6 +22,7 @@ from app.errors import (
     ResourceGone,
     VoicedeskError,
 )
+from app.integrations.http_errors import parse_retry_after
 
 FULL_TIMEOUT_SECONDS = 10.0
 # A try shorter than this ran out because its caller had no time, which says nothing about Google.
@@ -46,7 +45,7 @@ _SHARING = "Share the calendar with this account, allow it to make changes, and 
 def sort_answer(status: int, headers: Mapping[str, str], content: bytes, *, writes: bool) -> VoicedeskError:
     """The error to raise for an answer other than success. ``writes``: whether it may have been done all the same."""
     reason = _reason(content) or str(status)
-    retry_after = _retry_after(headers.get("retry-after"))
+    retry_after = parse_retry_after(headers.get("retry-after"))
     if status == 429 or (status == 403 and reason in USAGE_LIMITS):
         return ProviderThrottled("Google asks to slow down", retry_after=retry_after)
     if status == 403:
@@ -118,16 +117,3 @@ def _reason(content: bytes) -> str | None:
 def _word(value: Any) -> str | None:
     """A code, never a sentence."""
     return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else None
-
-
-def _retry_after(value: str | None) -> timedelta | None:
-    """``Retry-After`` in either of its forms, seconds or a date (RFC 9110); None for anything else."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return timedelta(seconds=min(int(value), 86_400))
-    try:
-        wait = parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return min(max(wait, timedelta(0)), timedelta(days=1))

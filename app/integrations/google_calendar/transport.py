@@ -73,6 +73,7 @@ class OneTryHttp(httplib2.Http):  # type: ignore[misc]  # httplib2 has no types
                 self._left()
         if raw.length:
             raise http.client.IncompleteRead(b"", raw.length)
+        raw.close()  # read1 leaves it open at its end, and the connection would refuse the next request
         return bytes(content)
 
     def _left(self) -> float:

@@ -73,9 +73,9 @@ def _kind(message: dict[str, Any]) -> str:
 
 def _event_key(kind: str, call_id: str | None, message: dict[str, Any]) -> str:
     """The same message sent again has the same key; presigned links differ between sendings and never count."""
+    stamp = message.get("timestamp")
     if call_id is None:
-        body = orjson.dumps(_without_presigned(message), option=orjson.OPT_SORT_KEYS)
-        return _hashed(kind, str(message.get("timestamp")), body.decode())
+        return _hashed(kind, str(stamp), _content(message))
     call = _id(call_id)
     if kind == "end-of-call-report":
         return f"{kind}:{call}"
@@ -83,8 +83,9 @@ def _event_key(kind: str, call_id: str | None, message: dict[str, Any]) -> str:
         return _key(kind, call, *(tool.id for tool in tools))
     if kind == "status-update" and (status := status_of(message)).status:
         return _key(kind, call, status.status, *filter(None, [status.ended_reason]))
-    distinguishing = [str(message.get(name)) for name in _DISTINGUISHING]
-    return _hashed(kind, call_id, str(message.get("timestamp")), *distinguishing)
+    if stamp is None:
+        return _hashed(kind, call_id, _content(message))
+    return _hashed(kind, call_id, str(stamp), *(str(message.get(name)) for name in _DISTINGUISHING))
 
 
 def _key(kind: str, *parts: str | None) -> str:
@@ -100,6 +101,11 @@ def _hashed(kind: str, *parts: str) -> str:
 
 def _id(value: str) -> str:
     return value if _PLAIN_ID.fullmatch(value) else hashlib.sha256(value.encode()).hexdigest()
+
+
+def _content(message: dict[str, Any]) -> str:
+    """All a message says, for those that lack what would identify them."""
+    return orjson.dumps(_without_presigned(message), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _without_presigned(value: Any) -> Any:

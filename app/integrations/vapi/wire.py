@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ReadTimeoutError
-from urllib3.util import Timeout
 
 from app.errors import (
     ConfigurationError,
@@ -28,13 +23,12 @@ from app.errors import (
     ResourceGone,
     VoicedeskError,
 )
+from app.integrations.http_errors import BoundedAdapter, parse_retry_after, sort_failure
 from app.integrations.vapi.reading import read_json
 
 FULL_TIMEOUT_SECONDS = 10.0
 # A try shorter than this ran out because its caller had no time, which says nothing about Vapi.
 SHORT_TIMEOUT_SECONDS = 2.0
-MOST_BYTES = 20_000_000
-_CHUNK = 65_536
 
 
 class _Bearer(AuthBase):
@@ -74,42 +68,40 @@ class Wire:
         2 s, DeadlineExceeded. Only a POST may have been done when it fails.
         """
         writes = method == "POST"
-        ends = time.monotonic() + timeout_seconds
         try:
-            with self._session().request(
+            response = self._session().request(
                 method,
                 self._base_url + path,
                 params=query,
                 json=body,
                 auth=self._auth,
-                timeout=cast(Any, Timeout(total=timeout_seconds)),  # requests passes it on; its stubs lag
+                timeout=timeout_seconds,
                 allow_redirects=False,
-                stream=True,
-            ) as response:
-                content = _read(response, ends)
-        except (requests.RequestException, HTTPError) as error:
-            maybe_done = writes and not _never_sent(error)
-            if _timed_out(error):
-                raise _too_slow(timeout_seconds, maybe_done=maybe_done) from None
-            raise ProviderUnavailable("Vapi cannot be reached", maybe_done=maybe_done) from None
-        except _OutOfTime:
-            raise _too_slow(timeout_seconds, maybe_done=writes) from None
+            )
+        except requests.RequestException as error:
+            failure = sort_failure("Vapi", error, at_full_limit=timeout_seconds >= SHORT_TIMEOUT_SECONDS)
+            assert isinstance(failure, ProviderUnavailable | DeadlineExceeded)
+            failure.maybe_done = failure.maybe_done and writes
+            raise failure from None
         if response.status_code not in (200, 201):
-            raise sort_failure(response.status_code, response.headers.get("Retry-After"), writes=writes)
+            raise sort_answer(response.status_code, response.headers.get("Retry-After"), writes=writes)
         try:
-            return read_json(content)
+            return read_json(response.content)
         except ValueError:
             raise ProviderUnavailable("Vapi's answer is not JSON", maybe_done=writes) from None
 
     def _session(self) -> requests.Session:
         """This thread's session; a forked child must not share its parent's connections."""
         if getattr(self._local, "pid", None) != os.getpid():
-            self._local.session, self._local.pid = requests.Session(), os.getpid()
-        session: requests.Session = self._local.session
-        return session
+            session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, BoundedAdapter())
+            self._local.session, self._local.pid = session, os.getpid()
+        kept: requests.Session = self._local.session
+        return kept
 
 
-def sort_failure(status: int, retry_after: str | None, *, writes: bool) -> VoicedeskError:
+def sort_answer(status: int, retry_after: str | None, *, writes: bool) -> VoicedeskError:
     """What an HTTP status other than success means, as an error to raise."""
     if status == 401:
         return CredentialsRefused("Vapi refused the private key", provider_code="401")
@@ -122,56 +114,3 @@ def sort_failure(status: int, retry_after: str | None, *, writes: bool) -> Voice
     return ProviderUnavailable(
         "Vapi answered with an error of its own", maybe_done=writes, retry_after=parse_retry_after(retry_after)
     )
-
-
-def parse_retry_after(value: str | None) -> timedelta | None:
-    """``Retry-After`` in either of its forms, seconds or a date (RFC 9110); None for anything else."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return timedelta(seconds=min(int(value), 86_400))
-    try:
-        wait = parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return min(max(wait, timedelta(0)), timedelta(days=1))
-
-
-class _OutOfTime(Exception):
-    """The answer came too slowly, or would not end."""
-
-
-def _read(response: requests.Response, ends: float) -> bytes:
-    """The whole answer, in time: ``requests`` bounds each read and not their sum, which a trickle outlives."""
-    content = bytearray()
-    sock = getattr(response.raw.connection, "sock", None)
-    while (left := ends - time.monotonic()) > 0 and len(content) <= MOST_BYTES:
-        if sock is not None:
-            sock.settimeout(left)
-        chunk = response.raw.read1(_CHUNK, decode_content=True)
-        if not chunk:
-            return bytes(content)
-        content += chunk
-    raise _OutOfTime
-
-
-def _too_slow(timeout_seconds: float, *, maybe_done: bool) -> DeadlineExceeded | ProviderUnavailable:
-    if timeout_seconds < SHORT_TIMEOUT_SECONDS:
-        return DeadlineExceeded("the time for asking Vapi ran out", maybe_done=maybe_done)
-    return ProviderUnavailable("Vapi did not answer in time", maybe_done=maybe_done)
-
-
-def _never_sent(error: Exception) -> bool:
-    """Whether no connection came about at all, so that certainly nothing was done."""
-    return isinstance(error, requests.ConnectTimeout) or isinstance(_cause(error), ConnectTimeoutError)
-
-
-def _timed_out(error: Exception) -> bool:
-    """Whether time ran out, be it in ``requests`` or, while the body is read, in urllib3 beneath it."""
-    return isinstance(error, requests.Timeout | ReadTimeoutError)
-
-
-def _cause(error: Exception) -> object:
-    """urllib3's own error inside one of ``requests``."""
-    inner = error.args[0] if error.args else None
-    return getattr(inner, "reason", inner)
