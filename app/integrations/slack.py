@@ -1,77 +1,120 @@
-"""How Slack takes alerts: one message to one channel, through Slack's own library.
+"""Alerts to operators in a Slack channel.
 
-Owns the wire and the escaping; what is worth an alert is a service's.
+Owns the two calls (chat.postMessage, auth.test) and what Slack's errors mean. Decides neither what is
+worth an alert nor what it says. Slack has no idempotency key: a post is tried once here, and
+slack_sdk's own repetition after a broken connection is switched off.
 """
 
 from __future__ import annotations
 
+import http.client
+import re
 import socket
-from datetime import timedelta
-from http.client import HTTPException
+import urllib.error
+from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from app.errors import CredentialsRefused, ProviderRefused, ProviderThrottled, ProviderUnavailable, VoicedeskError
+from app.errors import (
+    CredentialsRefused,
+    DeadlineExceeded,
+    ProviderRefused,
+    ProviderThrottled,
+    ProviderUnavailable,
+    TemporaryFailure,
+    VoicedeskError,
+)
 from app.integrations.breaker import SLACK, protected
+from app.integrations.http_errors import parse_retry_after
 
-TIMEOUT_SECONDS = 5
-_CREDENTIALS = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive"}
-_TEMPORARY = {"internal_error", "fatal_error", "service_unavailable", "request_timeout"}
+FULL_TIMEOUT_SECONDS = 5.0
+
+# Slack docs, "chat.postMessage" and "auth.test", errors. Any other word is about this one request.
+_TEMPORARY = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
+_CREDENTIALS = frozenset(
+    {"not_authed", "invalid_auth", "account_inactive", "token_revoked", "token_expired", "missing_scope"}
+)
+_ADVICE = {
+    "not_in_channel": "Invite the bot to the channel.",
+    "channel_not_found": "Check SLACK_ALERT_CHANNEL; the id of the channel is the safest.",
+    "is_archived": "Unarchive the channel, or set SLACK_ALERT_CHANNEL to another.",
+}
+_WORD = re.compile(r"[a-z][a-z_]{1,59}")
+
+
+def escape(text: str) -> str:
+    """Text from outside, unable to mention a channel or to link (Slack docs, "Formatting text: escaping")."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 class SlackAlerts:
-    """Posts to one channel with one bot token."""
+    """One bot in one channel. Thread-safe.
+
+    Both methods raise CircuitOpen, ProviderUnavailable, ProviderThrottled, DeadlineExceeded,
+    CredentialsRefused (the bot's token or its scopes) or ProviderRefused (the channel, the text).
+    """
 
     def __init__(self, base_url: str, token: str, channel: str) -> None:
         self._base_url = base_url
         self._token = token
         self._channel = channel
 
-    @protected(SLACK)
     def post(
-        self, text: str, *, blocks: list[dict[str, Any]] | None = None, timeout_seconds: int = TIMEOUT_SECONDS
+        self,
+        text: str,
+        *,
+        blocks: Sequence[dict[str, Any]] | None = None,
+        timeout_seconds: float = FULL_TIMEOUT_SECONDS,
     ) -> None:
-        """Post ``text`` (already escaped where it came from outside), with blocks if there are any.
+        """Post Slack markup, once; `escape` whatever part of it is not ours. ``text`` is the notification, too."""
+        self._call(
+            lambda client: client.chat_postMessage(channel=self._channel, text=text, blocks=blocks), timeout_seconds
+        )
 
-        No retry here: Slack has no idempotency key, so a repetition could post twice.
-        Raises ProviderThrottled with Slack's Retry-After, ProviderUnavailable, CredentialsRefused, ProviderRefused.
-        """
-        self._call("chat.postMessage", timeout_seconds, channel=self._channel, text=text, blocks=blocks)
+    def check(self, *, timeout_seconds: float = FULL_TIMEOUT_SECONDS) -> None:
+        """Return when Slack accepts the token; says nothing of the channel."""
+        self._call(lambda client: client.auth_test(), timeout_seconds)
 
     @protected(SLACK)
-    def check(self, *, timeout_seconds: int = TIMEOUT_SECONDS) -> None:
-        """Whether Slack accepts the token; raises CredentialsRefused."""
-        self._call("auth.test", timeout_seconds)
-
-    def _call(self, method: str, timeout_seconds: int, **fields: Any) -> None:
-        # a client a call: it is cheap beside the call, and the library's is not made for many threads
-        client = WebClient(self._token, base_url=self._base_url, timeout=timeout_seconds, retry_handlers=[])
+    def _call(self, action: Callable[[WebClient], object], timeout_seconds: float) -> None:
+        # A client of its own for each call: it holds the time limit, and no connection.
+        client = WebClient(self._token, base_url=self._base_url, timeout=timeout_seconds, retry_handlers=[])  # type: ignore[arg-type]
         try:
-            client.api_call(method, json={name: value for name, value in fields.items() if value is not None})
+            action(client)
         except SlackApiError as error:
-            raise _sort(error) from None
-        except (URLError, SlackClientError, HTTPException, TimeoutError, socket.error) as error:
-            refused = isinstance(getattr(error, "reason", None), ConnectionRefusedError)
-            raise ProviderUnavailable("Slack did not answer", maybe_done=not refused) from None
+            raise _sort_answer(error) from None
+        except (OSError, http.client.HTTPException, SlackClientError, UnicodeDecodeError) as error:
+            raise _sort_failure(error, at_full_limit=timeout_seconds >= FULL_TIMEOUT_SECONDS) from None
 
 
-def escape(text: str) -> str:
-    """Text from outside, so that it can mention nobody (Slack's documentation, "Formatting text")."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _sort(error: SlackApiError) -> VoicedeskError:
-    response: Any = error.response
-    status, word = int(response.status_code), str(response.get("error", ""))
-    if status == 429 or word == "ratelimited":
-        wait = str(response.headers.get("Retry-After") or "1")
-        seconds = int(wait) if wait.isdecimal() else 1
-        return ProviderThrottled("Slack asks to slow down", retry_after=timedelta(seconds=seconds))
-    if status >= 500 or word in _TEMPORARY:
-        return ProviderUnavailable("Slack answered with an error of its own")
+def _sort_answer(error: SlackApiError) -> VoicedeskError:
+    status = int(error.response.status_code)
+    word = str(error.response.get("error") or "")
+    if status == 429 or word in ("ratelimited", "rate_limited"):
+        headers = {name.lower(): value for name, value in error.response.headers.items()}
+        wish = headers.get("retry-after")
+        return ProviderThrottled("Slack asks for less", retry_after=parse_retry_after(wish))
+    # What is no word is slack_sdk's report of an answer that was not JSON: a gateway's page, usually.
+    if status >= 500 or word in _TEMPORARY or not _WORD.fullmatch(word):
+        return ProviderUnavailable(f"Slack answered with HTTP {status}")
     if word in _CREDENTIALS:
-        return CredentialsRefused("Slack refused the token", provider_code=word)
-    return ProviderRefused("Slack refused the message", provider_code=word)
+        return CredentialsRefused(
+            f"Slack refused the bot's token ({word})",
+            provider_code=word,
+            advice="Renew SLACK_BOT_TOKEN; it needs the scope chat:write.",
+        )
+    return ProviderRefused(f"Slack refused the request ({word})", provider_code=word, advice=_ADVICE.get(word))
+
+
+def _sort_failure(error: Exception, *, at_full_limit: bool) -> TemporaryFailure:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+        return ProviderUnavailable("Slack cannot be reached", maybe_done=False)
+    if isinstance(cause, TimeoutError):
+        # urllib tells a connection that could not be made in time like an answer that did not come.
+        if at_full_limit:
+            return ProviderUnavailable("Slack did not answer in time")
+        return DeadlineExceeded("Slack did not answer in the time that was left")
+    return ProviderUnavailable("the connection to Slack broke off")

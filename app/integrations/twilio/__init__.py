@@ -12,8 +12,8 @@ from app.integrations.twilio.codes import (
 )
 from app.integrations.twilio.credentials import TwilioCredentials
 from app.integrations.twilio.messages import SentMessage, TwilioMessages
-from app.integrations.twilio.verification import verify
-from app.integrations.twilio.webhooks import TWIML_EMPTY, conversation_lane, parse_inbound, parse_status
+from app.integrations.twilio.parsing import TWIML_EMPTY, conversation_lane, parse_inbound, parse_status
+from app.integrations.twilio.signing import verify
 
 __all__ = [
     "PERMANENT_CODES",

@@ -1,14 +1,12 @@
-"""What Twilio's error codes mean to us: repeat it later, or never.
+"""What a failed call to Twilio means, in the words of the house.
 
-Source: Twilio's error dictionary (twilio.com/docs/api/errors); the sorting is ours.
+Owns the sorting of Twilio's two kinds of exception (the classic one and the RFC 9457 one, which are no
+relations) by HTTP status and code. Passes on codes, never Twilio's sentences: they carry numbers.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import requests
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 
 from app.errors import (
     CredentialsRefused,
@@ -19,47 +17,56 @@ from app.errors import (
     ResourceGone,
     VoicedeskError,
 )
+from app.integrations.http_errors import parse_retry_after
+from app.integrations.twilio.client import Wire
+from app.integrations.twilio.codes import OPTED_OUT, TRANSIENT_CODES
 
-OPTED_OUT = 21610
-# Bad or unreachable numbers and senders, empty or too long bodies, content and registration faults,
-# blocked and filtered recipients, WhatsApp's closed window.
-PERMANENT_CODES = frozenset(
-    {11751, 20003, 20404, 21211, 21212, 21214, 21217, 21408, 21601, 21602, 21604, 21606, 21608, 21610, 21612}
-    | {21614, 21617, 21620, 21622, 21654, 21656, 21659, 21703, 30002, 30003, 30004, 30005, 30006, 30007}
-    | {30024, 30032, 30034, 63001, 63003, 63005, 63007, 63013, 63015, 63016, 63019, 63024, 63032, 63033, 63041}
-)
-# Rates, full queues, carriers' and Twilio's own trouble.
-TRANSIENT_CODES = frozenset({14107, 20429, 20500, 20503, 21611, 30001, 30008, 30009, 30022, 30023, 30410, 63018, 63038})
-_RATE_CODES = frozenset({14107, 20429, 21611, 30022, 63018})
+_CREDENTIAL_CODES = frozenset({"20003", "20005", "20006"})
+_ADVICE = {
+    "21211": "Check the recipient's number.",
+    "21408": "Enable texts to this country in the Twilio console (Messaging geographic permissions).",
+    "21606": "Check that from_number belongs to this Twilio account and can send texts.",
+    "21608": "A trial account can only text verified numbers: verify it, or upgrade the account.",
+    "21614": "The recipient's number cannot receive texts.",
+    "21617": "Shorten the text to 1,600 characters.",
+    "21703": "Add a sender to the Messaging Service.",
+    "30002": "The Twilio account is suspended: settle this with Twilio.",
+    "63007": "Connect whatsapp_from to this Twilio account as a WhatsApp sender.",
+    "63015": "The recipient must join the WhatsApp sandbox first.",
+    "63016": "More than 24 hours after the customer's last message WhatsApp takes templates only.",
+}
 
 
-def classify_status_error(code: str | int | None) -> Literal["permanent", "temporary"]:
-    """Whether a text that failed after Twilio took it could work later."""
-    return "temporary" if str(code or "").isdecimal() and int(str(code)) in TRANSIENT_CODES else "permanent"
+def sort_error(error: TwilioException, wire: Wire) -> VoicedeskError:
+    """The failure that ``error`` is; ``wire`` has seen the answer it was made from."""
+    status = wire.status
+    code = _code(error)
+    if status == 429 or (400 <= status < 500 and code in TRANSIENT_CODES):
+        return ProviderThrottled(
+            f"Twilio asks for less (code {code})", retry_after=parse_retry_after(wire.headers.get("retry-after"))
+        )
+    if not 400 <= status < 500 or status == 408:
+        wish = parse_retry_after(wire.headers.get("retry-after"))
+        return ProviderUnavailable(f"Twilio answered with HTTP {status}", retry_after=wish)
+    return _refusal(status, code)
 
 
-def sort_refusal(status: int, code: int | None) -> VoicedeskError:
-    """An answer of Twilio's that is not success, as an error to raise. Its free text stays behind."""
-    word = str(code or status)
+def _refusal(status: int, code: str) -> ProviderRefused:
     if code == OPTED_OUT:
-        return RecipientOptedOut("the recipient has opted out", provider_code=word)
-    if status == 401 or code == 20003:
-        return CredentialsRefused("Twilio refused the credentials", provider_code=word)
-    if status == 429 or code in _RATE_CODES:
-        return ProviderThrottled("Twilio asks to slow down")
-    if status >= 500 or status == 408 or code in TRANSIENT_CODES:
-        # 5xx says nothing of whether the text was taken: somebody must look before repeating it
-        return ProviderUnavailable("Twilio answered with an error of its own")
+        return RecipientOptedOut(provider_code=code)
+    if code in _CREDENTIAL_CODES or (status in (401, 403) and code in ("", str(status), f"20{status}")):
+        return CredentialsRefused("Twilio refused the account's credentials", provider_code=code)
     if status == 404:
-        return ResourceGone("Twilio does not know this", provider_code=word)
-    return ProviderRefused(f"Twilio refused the request (code {word})", provider_code=word)
-
-
-def sort_transport(error: requests.RequestException) -> ProviderUnavailable:
-    """A request without an answer: certainly without effect only where no connection came about."""
-    inner: Any = error.args[0] if error.args else None
-    reason = getattr(inner, "reason", inner)
-    never_sent = isinstance(error, requests.ConnectTimeout) or isinstance(
-        reason, NewConnectionError | NameResolutionError | ConnectTimeoutError
+        return ResourceGone("Twilio does not know it", provider_code=code)
+    return ProviderRefused(
+        f"Twilio refused the request (code {code or status})",
+        provider_code=code or str(status),
+        advice=_ADVICE.get(code),
     )
-    return ProviderUnavailable("Twilio did not answer", maybe_done=not never_sent)
+
+
+def _code(error: TwilioException) -> str:
+    if not isinstance(error, TwilioRestException | TwilioServiceException):
+        return ""
+    code = str(error.code)
+    return code if code.isdecimal() and len(code) <= 6 else ""

@@ -1,131 +1,174 @@
-"""Twilio's webhooks as events: texts that came in, and news of texts that went out.
+"""What Twilio tells: texts that came in, and news of texts that went out, as one InboundEvent each.
 
-Owns the meaning of the form's fields. Parameters vary by channel and new ones come without notice, so
-all are kept; what the house needs is beside them, normalised, under ``_``.
-Source: Twilio's documentation, "Incoming message webhook request" and "Message status callback".
+Owns Twilio's parameters (Twilio docs, "Messaging webhooks" and "Outbound message status callbacks")
+and the words STOP and START. Verifies nothing and stores nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 from app.errors import MalformedEvent, SignatureInvalid
 from app.integrations.events import ConsentChange, InboundEvent, WebhookRequest
-from app.integrations.twilio.signing import read_form
+from app.integrations.twilio.addresses import SMS, WHATSAPP, channel_of, without_channel
+from app.integrations.twilio.signing import FORM, content_type, read_form
 
 PROVIDER = "twilio"
-WHATSAPP = "whatsapp:"
-MOST_MEDIA = 10
-# Twilio's own opt-out words, less CANCEL: customers cancel appointments with it. It is an opt-out only
-# where Twilio itself says so (OptOutType), which it does where it handles opt-outs for the sender.
-STOP_WORDS = {"stop", "stopall", "unsubscribe", "end", "quit", "revoke", "optout"}
-START_WORDS = {"start", "unstop", "yes"}
+TWIML_EMPTY = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
+
+# Twilio's own lists (Twilio docs, "Advanced Opt-Out"), with one exception: CANCEL is not here, because
+# customers of ours cancel an appointment by texting that word. It is an opt-out only when Twilio says so
+# (OptOutType=STOP), as it does where its own opt-out handling has acted on it.
+STOP_WORDS = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "END", "QUIT", "REVOKE", "OPTOUT"})
+START_WORDS = frozenset({"START", "UNSTOP", "YES"})
+
+MOST_MEDIA = 10  # as many as one message can carry
+LONGEST_ADDRESS = 180
+_SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
+_STATUS = re.compile(r"[a-z][a-z_-]{1,39}")
 
 
 def conversation_lane(address: str) -> str:
-    """The lane of one customer's conversation; says nothing of the number in a log."""
-    return "conversation:" + hashlib.sha256(address.encode()).hexdigest()[:16]
+    """The lane of one customer's texts, both ways and by both channels; tells nobody the number."""
+    return f"conversation:{hashlib.sha256(without_channel(address).encode()).hexdigest()[:16]}"
 
 
 def parse_inbound(request: WebhookRequest, *, account_sid: str) -> InboundEvent:
-    """A text that came in. Raises MalformedEvent, and SignatureInvalid for another account's."""
-    form = _form(request, account_sid)
-    sid, sender, to = (_needed(form, name) for name in ("MessageSid", "From", "To"))
-    channel = "whatsapp" if sender.startswith(WHATSAPP) else "sms"
-    address = sender.removeprefix(WHATSAPP)
-    body = form.get("Body", "")
-    payload = {
-        **form,
+    """Understand a text that came in.
+
+    Raises MalformedEvent when it has no MessageSid, From or To, SignatureInvalid when it is of another
+    account. Texts by channels other than SMS and WhatsApp become ``message.other``.
+    """
+    form = _read(request, account_sid)
+    sid = _message_sid(form)
+    sender, recipient = form.get("From") or form.get("ExternalUserId"), form.get("To")
+    if not sender or not recipient or max(len(sender), len(recipient)) > LONGEST_ADDRESS:
+        raise MalformedEvent("a text without a usable From and To")
+    channel = channel_of(sender)
+    address = without_channel(sender)
+    payload = _payload(request) | {
         "_": {
             "channel": channel,
             "address_from": address,
-            "address_to": str(to).removeprefix(WHATSAPP),
-            "body": body,
+            "address_to": without_channel(recipient),
+            "body": form.get("Body", ""),
             "message_sid": sid,
             "wa_id": form.get("WaId"),
-            "user_id": str(form.get("ExternalUserId") or "").removeprefix(WHATSAPP) or None,
+            "user_id": without_channel(form.get("ExternalUserId", "")) or None,
             "profile_name": form.get("ProfileName"),
             "media": _media(form),
-        },
+            "status": "received",
+            "error_code": None,
+            "message_id": None,
+        }
     }
     return InboundEvent(
         provider=PROVIDER,
-        type="message.inbound",
-        event_key=f"in:{sid}"[:200],
+        type="message.inbound" if channel in (SMS, WHATSAPP) else "message.other",
+        event_key=f"in:{sid}",
         lane_key=conversation_lane(address),
         payload=payload,
-        consent=_consent(address, str(body), form.get("OptOutType")),
+        consent=_consent(form, address),
     )
 
 
 def parse_status(request: WebhookRequest, *, account_sid: str) -> InboundEvent:
-    """News of a text that went out; our row's id is in the query, which Twilio signs with the rest."""
-    form = _form(request, account_sid)
-    sid, status = _needed(form, "MessageSid"), _needed(form, "MessageStatus")
-    message_id = _message_id(request)
-    payload = {
-        **form,
+    """Understand news of a text that went out; ``m`` in the query is our own id of it, signed with the URL.
+
+    Raises MalformedEvent without MessageSid or MessageStatus, SignatureInvalid for another account.
+    """
+    form = _read(request, account_sid)
+    sid = _message_sid(form)
+    status = (form.get("MessageStatus") or form.get("SmsStatus") or "").lower()
+    if not _STATUS.fullmatch(status):
+        raise MalformedEvent("a status callback without a usable MessageStatus")
+    sender, recipient = form.get("From", ""), form.get("To", "")
+    whatsapp = form.get("ChannelPrefix") == WHATSAPP or WHATSAPP in (channel_of(sender), channel_of(recipient))
+    message_id = _our_id(request.url)
+    payload = _payload(request) | {
         "_": {
+            "channel": WHATSAPP if whatsapp else SMS,
+            "address_from": without_channel(sender),
+            "address_to": without_channel(recipient),
+            "body": "",
             "message_sid": sid,
-            "status": status.lower(),
+            "wa_id": None,
+            "user_id": None,
+            "profile_name": None,
+            "media": [],
+            "status": status,
             "error_code": form.get("ErrorCode") or None,
             "message_id": message_id,
-        },
+        }
     }
     return InboundEvent(
         provider=PROVIDER,
         type="message.status",
-        event_key=f"status:{sid}:{status}"[:200],
-        lane_key=f"message:{message_id or sid}"[:200],
+        event_key=f"status:{sid}:{status}",
+        lane_key=f"message:{message_id or sid}",
         payload=payload,
     )
 
 
-def _form(request: WebhookRequest, account_sid: str) -> dict[str, Any]:
-    """The form as plain JSON: single values as text, repeated ones as lists, without NUL."""
-    form: dict[str, Any] = {}
-    for name, values in read_form(request.body).items():
-        clean = [value.replace("\x00", "\ufffd") for value in values]
-        form[name.replace("\x00", "\ufffd")] = clean[0] if len(clean) == 1 else clean
+def _read(request: WebhookRequest, account_sid: str) -> dict[str, str]:
+    """One value a parameter, of a webhook that is of this account."""
+    if content_type(request) != FORM:
+        raise MalformedEvent("Twilio tells of texts in forms only")
+    form = {name: _storable(values[0]) for name, values in read_form(request.body).items()}
+    # A valid signature over a foreign AccountSid: somebody who knows the token speaks for another account.
     if form.get("AccountSid", account_sid) != account_sid:
         raise SignatureInvalid("the webhook is of another account")
     return form
 
 
-def _needed(form: dict[str, Any], name: str) -> str:
-    value = form.get(name)
-    if not isinstance(value, str) or not value:
-        raise MalformedEvent(f"the parameter {name} is missing")
-    return value
+def _payload(request: WebhookRequest) -> dict[str, Any]:
+    """Everything that was sent, for the record: repeated parameters as lists."""
+    return {
+        _storable(name): _storable(values[0]) if len(values) == 1 else [_storable(value) for value in values]
+        for name, values in read_form(request.body).items()
+    }
 
 
-def _message_id(request: WebhookRequest) -> str | None:
-    given = parse_qs(urlsplit(request.url).query).get("m")
-    if not given:
-        return None
+def _storable(text: str) -> str:
+    """PostgreSQL's jsonb takes no NUL; it is shown instead."""
+    return text.replace("\x00", "\\u0000")
+
+
+def _message_sid(form: Mapping[str, str]) -> str:
+    sid = form.get("MessageSid") or form.get("SmsMessageSid") or form.get("SmsSid") or ""
+    if not _SID.fullmatch(sid):
+        raise MalformedEvent("a webhook without a usable MessageSid")
+    return sid
+
+
+def _our_id(url: str) -> str | None:
     try:
-        return str(UUID(given[0]))
+        return str(UUID(parse_qs(urlsplit(url).query).get("m", [""])[0]))
     except ValueError:
-        raise MalformedEvent("the query's m is not the id of a text") from None
+        return None
 
 
-def _media(form: dict[str, Any]) -> list[dict[str, Any]]:
-    count = str(form.get("NumMedia") or "0")
-    found = min(int(count), MOST_MEDIA) if count.isdecimal() else 0
+def _media(form: Mapping[str, str]) -> list[dict[str, str]]:
+    count = form.get("NumMedia", "0")
+    most = min(int(count), MOST_MEDIA) if count.isdecimal() and len(count) < 4 else 0
     return [
-        {"url": form.get(f"MediaUrl{number}"), "content_type": form.get(f"MediaContentType{number}")}
-        for number in range(found)
+        {"url": form[f"MediaUrl{number}"], "content_type": form.get(f"MediaContentType{number}", "")}
+        for number in range(most)
+        if form.get(f"MediaUrl{number}")
     ]
 
 
-def _consent(address: str, body: str, said_by_twilio: Any) -> ConsentChange | None:
-    word = body.strip().casefold()
-    decided = str(said_by_twilio or "").casefold()
-    if decided == "stop" or word in STOP_WORDS:
-        return ConsentChange(address, opted_out=True)
-    if decided == "start" or word in START_WORDS:
-        return ConsentChange(address, opted_out=False)
-    return None
+def _consent(form: Mapping[str, str], address: str) -> ConsentChange | None:
+    """STOP and START: what Twilio's opt-out handling found, or else a body that is just the word."""
+    found = form.get("OptOutType", "").strip().upper()
+    if not found:
+        word = form.get("Body", "").strip().upper()
+        found = "STOP" if word in STOP_WORDS else "START" if word in START_WORDS else ""
+    if found not in ("STOP", "START"):
+        return None
+    return ConsentChange(address=address, opted_out=found == "STOP")

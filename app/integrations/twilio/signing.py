@@ -1,6 +1,7 @@
 """Twilio's signature over a webhook: checked, and made, with Twilio's own library.
 
 Owns what is handed to it: the exact public URL and the raw parameters, repeated and blank ones too.
+Must not interpret a parameter: nothing is trusted before this is through.
 Source: Twilio's documentation, "Webhooks security", and the library's request_validator.
 """
 
@@ -14,12 +15,18 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from twilio.request_validator import RequestValidator
 
-from app.errors import SignatureInvalid, SignatureMissing
+from app.errors import SignatureInvalid, SignatureMissing, UnsupportedContentType
 from app.integrations.events import WebhookRequest
 from app.integrations.twilio.credentials import TwilioCredentials
 
-HEADER = "x-twilio-signature"
-MOST_FIELDS = 2000
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+MOST_FIELDS = 2000  # Twilio sends some dozens; more only cost time before anything is proven
+
+_SHARED_KEY_ADVICE = (
+    "Twilio signed this webhook with a shared key, and webhooks are checked with the account's auth token: "
+    "switch shared-key signing off."
+)
 
 
 class Form(dict[str, list[str]]):
@@ -31,25 +38,32 @@ class Form(dict[str, list[str]]):
 
 
 def verify(request: WebhookRequest, credentials: TwilioCredentials, *, now: datetime) -> None:
-    """Raise SignatureMissing (no header) or SignatureInvalid. Twilio signs no time, so ``now`` decides nothing.
+    """Return when the account's auth token signed this webhook. Twilio signs no time, so ``now`` decides nothing.
 
-    An absent header must be caught here: the library fails on it with a TypeError.
+    Raises SignatureMissing (no header: the library fails on that with a TypeError), SignatureInvalid,
+    UnsupportedContentType for a body that is neither a form nor JSON.
     """
-    signature = request.headers.get(HEADER)
+    signature = request.headers.get("x-twilio-signature", "").strip()
     if not signature:
         raise SignatureMissing("the header X-Twilio-Signature is missing")
-    if not signature.isascii():
-        raise SignatureInvalid("the signature is not base64")
-    validator = RequestValidator(credentials.auth_token.get_secret_value())
-    body_hash = parse_qs(urlsplit(request.url).query).get("bodySHA256")
+    url = request.url.partition("#")[0]  # a fragment tells Twilio how to connect; it is neither sent nor signed
     form, held = Form(), True
-    if body_hash:  # a JSON body is signed by its hash, which is a part of the signed URL
-        expected = hashlib.sha256(request.body).hexdigest()
-        held = hmac.compare_digest(expected.encode(), body_hash[0].lower().encode())
-    else:
+    if content_type(request) == JSON:
+        held = _holds_hash(url, request.body)
+    elif content_type(request) == FORM or not request.body:
         form = read_form(request.body)
-    if not _matches(validator, request.url, form, signature) or not held:
-        raise SignatureInvalid("the signature does not match")
+    else:
+        raise UnsupportedContentType
+    token = credentials.auth_token.get_secret_value()
+    if not _matches(RequestValidator(token), url, form, signature) or not held:
+        # The header that names a shared key is the sender's claim: it may explain, and must not choose how we check.
+        shared_key = "x-twilio-webhooks-signature-settings" in request.headers
+        raise SignatureInvalid("the signature does not match", advice=_SHARED_KEY_ADVICE if shared_key else None)
+
+
+def content_type(request: WebhookRequest) -> str:
+    """The media type alone, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def read_form(body: bytes) -> Form:
@@ -69,8 +83,14 @@ def sign(url: str, params: Mapping[str, str], auth_token: str) -> str:
     return str(RequestValidator(auth_token).compute_signature(url, dict(params)))
 
 
+def _holds_hash(url: str, body: bytes) -> bool:
+    """JSON is not signed itself: the signed URL carries its hash, without which nothing is proven."""
+    stated = parse_qs(urlsplit(url).query).get("bodySHA256", [""])[0].lower()
+    return hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), stated.encode())
+
+
 def _matches(validator: RequestValidator, url: str, form: Form, signature: str) -> bool:
-    """Compared in constant time with the signatures of the URL as it is, without its port, and with it."""
+    """Whether it signs the URL as it is, without its port, or with it: Twilio is not consistent."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -78,6 +98,8 @@ def _matches(validator: RequestValidator, url: str, form: Form, signature: str) 
         return False
     host = parts.netloc.removesuffix(f":{port}") if port else parts.netloc
     with_port = f"{host}:{port or (443 if parts.scheme == 'https' else 80)}"
-    urls = {url, parts._replace(netloc=host).geturl(), parts._replace(netloc=with_port).geturl()}
-    expected = [str(validator.compute_signature(candidate, form)) for candidate in urls]
-    return any([hmac.compare_digest(one.encode(), signature.encode()) for one in expected])
+    found = False
+    for candidate in {url, parts._replace(netloc=host).geturl(), parts._replace(netloc=with_port).geturl()}:
+        expected = str(validator.compute_signature(candidate, form))
+        found |= hmac.compare_digest(expected.encode(), signature.encode())
+    return found
