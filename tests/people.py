@@ -47,10 +47,10 @@ class Business:
             headers={"X-Vapi-Secret": self.vapi_secret if secret is None else secret},
         )
 
-    def tool(self, client: FlaskClient, name: str, *, call_id: str, tool_call_id: str = "", **arguments: Any) -> str:
+    def tool(self, client: FlaskClient, tool: str, /, *, call_id: str, tool_call_id: str = "", **arguments: Any) -> str:
         """Ask for one tool; return the sentence."""
         tool_call_id = tool_call_id or f"call_{secrets.token_hex(6)}"
-        call = {"id": tool_call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        call = {"id": tool_call_id, "type": "function", "function": {"name": tool, "arguments": arguments}}
         answer = self.vapi(client, {"type": "tool-calls", "call": {"id": call_id}, "toolCallList": [call]})
         assert answer.status_code == 200
         (result,) = answer.get_json()["results"]

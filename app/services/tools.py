@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT = 1600
 MOST_OFFERED = 8
+FEWEST_DIGITS = 6  # shorter ones are "possible" within one town, and reach nobody from elsewhere
 CALENDAR_AWAY = "I can't reach the calendar just now."
 
 _TIME = "ISO 8601, with an offset or local to the business, e.g. 2026-12-01T15:00"
@@ -279,7 +280,7 @@ def normalise_phone(said: str, *, near: str | None) -> str:
         number = phonenumbers.parse(said, region)
     except phonenumbers.NumberParseException:
         raise InvalidInput("the phone number is not complete") from None
-    if not phonenumbers.is_possible_number(number):
+    if not phonenumbers.is_possible_number(number) or len(str(number.national_number)) < FEWEST_DIGITS:
         raise InvalidInput("the phone number is not complete")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
