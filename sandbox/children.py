@@ -45,7 +45,11 @@ class _Launcher:
                 threading.Thread(target=self._run, args=(self._orders,), name="launcher", daemon=True).start()
         answer: Future[Child] = Future()
         self._orders.put((start, answer))
-        return answer.result(timeout=START_SECONDS)
+        try:
+            return answer.result(timeout=START_SECONDS)
+        except BaseException:  # a signal came while waiting: nobody will know the child, so it must not live
+            answer.add_done_callback(_kill_unwanted)
+            raise
 
     @staticmethod
     def _run(orders: queue.SimpleQueue[_Order]) -> None:
@@ -55,6 +59,11 @@ class _Launcher:
                 answer.set_result(start())
             except BaseException as error:  # noqa: BLE001 - raised again where the child was asked for
                 answer.set_exception(error)
+
+
+def _kill_unwanted(answer: Future[Child]) -> None:
+    if answer.exception() is None:
+        answer.result().kill()
 
 
 _launcher = _Launcher()
@@ -99,15 +108,17 @@ def start_child(
 
 
 def stop_child(process: Child, *, with_signal: signal.Signals, seconds: float) -> None:
-    """Ask it to end; after ``seconds`` make it end, with all that it started."""
+    """Ask it to end, frozen or not; after ``seconds`` make it end. Nothing that it started is left."""
     if process.poll() is None:
         family = family_of(process.pid)
         process.send_signal(with_signal)
-        try:
+        signal_all(family, signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            kill_all(family)
-            process.wait(timeout=10)
+        kill_all([*family, *session_of(process.pid)])
+        process.wait(timeout=10)
+    else:
+        kill_all(session_of(process.pid))
 
 
 def family_of(pid: int) -> list[psutil.Process]:
@@ -117,6 +128,16 @@ def family_of(pid: int) -> list[psutil.Process]:
         return [head, *head.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def session_of(pid: int) -> list[psutil.Process]:
+    """All of the session that this process leads or has led: those it started stay in it when it has died."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if os.getsid(process.pid) == pid:
+                found.append(process)
+    return found
 
 
 def signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

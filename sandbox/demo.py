@@ -6,13 +6,17 @@ should be (ONCE=1), or when it was ended by a person.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import requests
 
@@ -20,28 +24,34 @@ from sandbox.installation import CUSTOMER, NUMBER, Installation
 from sandbox.player import Player, Row
 from sandbox.ports import LOOPBACK, port_taken
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
-from sandbox.processes import Supervisor
+from sandbox.processes import Command, Supervisor
 from sandbox.standins import RemoteWorld
+from sandbox.standins.world import ControlRefused
 from sandbox.valkey import EmbeddedValkey
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+BIN = Path(PYTHON).parent
 READY_SECONDS = 60.0
 WIDTHS = (26, 56, 9)
 
 
-class Interrupted(Exception):
-    """Somebody wants it to end."""
+class Interrupted(BaseException):
+    """Somebody wants it to end; like KeyboardInterrupt not an Exception, so that nothing takes it for a failure."""
 
 
 def main() -> int:
-    """Run the demo; returns the exit code."""
-    port = int(os.environ.get("PORT") or 8000)
+    """Run the demo; returns the exit code: 2 when it cannot begin, 1 when something is not as it should be."""
+    os.umask(0o077)  # logs and data are of nobody else's business
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = LOOPBACK  # everything here is on this machine
+    wanted = os.environ.get("PORT") or "8000"
+    if not wanted.isdecimal() or not 0 < int(wanted) < 65536:
+        return _refuse(f"PORT must be a number from 1 to 65535, and is {wanted!r}")
+    port = int(wanted)
     holder = port_taken(port)
     if holder:
-        print(f"port {port} is taken by {holder}; choose another: make demo PORT={port + 1}", file=sys.stderr)
-        return 2
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        return _refuse(f"port {port} is taken by {holder}; choose another: make demo PORT={port + 1}")
+    _on_signals(_interrupt)
     demo = Demo(Installation(ROOT, ROOT / ".demo", port))
     try:
         demo.start()
@@ -52,12 +62,12 @@ def main() -> int:
         signal.pause()
     except Interrupted:
         print("\nstopping", flush=True)
-    except (RuntimeError, OSError) as error:
+        return 1 if os.environ.get("ONCE") else 0
+    except (RuntimeError, OSError, ControlRefused, subprocess.SubprocessError) as error:
         print(f"the demo does not start: {error}\nlogs are in {demo.installation.folder}", file=sys.stderr)
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # one Ctrl-C is enough; a second must not leave half behind
+        _on_signals(signal.SIG_IGN)  # one Ctrl-C is enough; a second must not leave half behind
         demo.stop()
     return 0
 
@@ -67,49 +77,44 @@ class Demo:
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
-        self._postgres: EmbeddedPostgres | None = None
-        self._valkey: EmbeddedValkey | None = None
         self._supervisor: Supervisor | None = None
         self._environment: dict[str, str] = {}
-        self._known: dict[str, dict[str, str]] = {}
+        self._known: dict[str, Any] = {}
+        self._world: RemoteWorld | None = None
 
     def start(self) -> None:
         """Servers, migrations, stand-ins, the organization, and the three processes of the product."""
         here = self.installation
+        here.folder.mkdir(mode=0o700, exist_ok=True)
+        supervisor = self._supervisor = Supervisor(here.folder, tell=_say)  # and nobody else's from here on
         known = self._known = here.prepare()
-        _say("starting PostgreSQL and Valkey")
-        folder = here.folder
-        self._postgres = EmbeddedPostgres(
-            folder / "postgres", port=known["postgres_port"], log_path=folder / "postgres.log"
+        _say("starting PostgreSQL, Valkey and the stand-ins")
+        postgres = EmbeddedPostgres(here.folder / "postgres", port=known["postgres_port"])
+        supervisor.start("postgres", postgres)
+        valkey = EmbeddedValkey(
+            here.folder / "valkey", port=known["valkey_port"], password=str(known["valkey_password"])
         )
-        self._postgres.start()
-        self._valkey = EmbeddedValkey(folder / "valkey", port=known["valkey_port"], log_path=folder / "valkey.log")
-        self._valkey.start()
-        owner_url, app_url = create_roles_and_database(
-            self._postgres, "voicedesk", owner_password=known["owner_password"], app_password=known["app_password"]
-        )
-        settings = here.settings(known, owner_url=owner_url, app_url=app_url, redis_url=self._valkey.url)
+        supervisor.start("valkey", valkey)
+        owner_url, app_url = create_roles_and_database(postgres, "voicedesk")
+        settings = here.settings(known, owner_url=owner_url, app_url=app_url, redis_url=valkey.url)
         self._environment = here.environment(settings)
-        self._supervisor = Supervisor(folder, env=self._environment, cwd=here.root)
-        standins = ["--port", str(known["standins_port"]), "--state", str(folder / "standins.json")]
-        self._supervisor.start("standins", [sys.executable, "-m", "sandbox.standins", *standins])
+        state = str(here.folder / "standins.json")
+        self._run("standins", PYTHON, "-m", "sandbox.standins", "--port", str(known["standins_port"]), "--state", state)
         _say("migrating")
         here.flask(self._environment, "db", "upgrade")
-        world_url = f"http://{LOOPBACK}:{known['standins_port']}"
-        _await_answer(f"{world_url}/", "the stand-ins")
+        self._world = RemoteWorld(f"http://{LOOPBACK}:{known['standins_port']}")
+        _await_answer(self._world.url, "the stand-ins", here.folder / "standins.log")
         _say("connecting the demo organization")
-        here.connect(known, self._environment, RemoteWorld(world_url))
+        here.connect(known, self._environment, self._world)
         _say("starting web, worker and scheduler")
-        bin_folder = Path(sys.executable).parent
-        self._supervisor.start("web", [str(bin_folder / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"])
-        worker = ["worker", "--url", self._valkey.url, "--worker-class", "workers.Worker", "voicedesk"]
-        self._supervisor.start("worker", [str(bin_folder / "rq"), *worker])
-        self._supervisor.start("scheduler", [sys.executable, "-m", "workers.scheduler"])
-        _await_answer(f"{here.base_url}/health/ready", "the web process", status=200)
-        self._supervisor.watch_in_background()
+        self._run("web", BIN / "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
+        self._run("worker", BIN / "rq", "worker", "--worker-class", "workers.Worker", "voicedesk")
+        self._run("scheduler", PYTHON, "-m", "workers.scheduler")
+        _await_answer(f"{here.base_url}/health/ready", "the web process", here.folder / "web.log", status=200)
 
     def play(self) -> int:
         """Play the call, print the table; returns how many rows are not as they should be."""
+        assert self._world is not None
         _say("playing one call\n")
         player = Player(
             self.installation.base_url,
@@ -121,17 +126,20 @@ class Demo:
         )
         rows = player.play()
         print(render(rows))
-        print(_where_to_look(self.installation))
+        print(_where_to_look(self.installation), flush=True)
         return sum(row.fault is not None for row in rows)
 
     def stop(self) -> None:
         """The product first, then what it stands on."""
         if self._supervisor is not None:
             self._supervisor.stop()
-        if self._valkey is not None:
-            self._valkey.stop()
-        if self._postgres is not None:
-            self._postgres.stop()
+
+    def _run(self, name: str, *words: str | Path) -> None:
+        here = self.installation
+        log_path = here.folder / f"{name}.log"
+        command = Command([str(word) for word in words], log_path=log_path, env=self._environment, cwd=here.root)
+        assert self._supervisor is not None
+        self._supervisor.start(name, command)
 
 
 def render(rows: list[Row]) -> str:
@@ -164,25 +172,35 @@ def _where_to_look(installation: Installation) -> str:
     )
 
 
-def _await_answer(url: str, what: str, *, status: int | None = None) -> None:
+def _await_answer(url: str, what: str, log_path: Path, *, status: int | None = None) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        try:
+        with contextlib.suppress(requests.RequestException):
             response = requests.get(url, timeout=2)
             if status is None or response.status_code == status:
                 return
-        except requests.RequestException:
-            pass
         time.sleep(0.1)
-    raise RuntimeError(f"{what} did not answer within {READY_SECONDS:.0f} s")
+    last_lines = "\n".join(log_path.read_text(errors="replace").splitlines()[-5:])
+    raise RuntimeError(f"{what} did not answer within {READY_SECONDS:.0f} s; its last lines:\n{last_lines}")
 
 
 def _say(what: str) -> None:
     print(f"· {what}", flush=True)
 
 
+def _refuse(why: str) -> int:
+    print(why, file=sys.stderr)
+    return 2
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _on_signals(signal.SIG_IGN)  # what is raised here must not be raised again on its way out
     raise Interrupted
+
+
+def _on_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, action)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ COMMAND_SECONDS = 120
 NUMBER = "+4930555500001"
 CUSTOMER = "+4915155500002"
 TRANSFER = "+4930555500009"
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM")
 HOURS = {day: [["08:00", "18:00"]] for day in ("mon", "tue", "wed", "thu", "fri", "sat")}
 
 
@@ -44,10 +45,8 @@ class Installation:
 
     def prepare(self) -> dict[str, Any]:
         """The folder, and the secrets and ports in ``demo.json``: kept ones, and new ones where a port is taken."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
         known = self.remembered()
-        known.setdefault("owner_password", secrets.token_hex(16))
-        known.setdefault("app_password", secrets.token_hex(16))
+        known.setdefault("valkey_password", secrets.token_hex(16))
         known.setdefault("credentials_key", Fernet.generate_key().decode())
         known.setdefault("vapi_key", secrets.token_hex(16))
         for name in ("postgres_port", "valkey_port", "standins_port"):
@@ -74,6 +73,7 @@ class Installation:
             "DATABASE_URL": app_url,
             "MIGRATION_DATABASE_URL": owner_url,
             "REDIS_URL": redis_url,
+            "RQ_REDIS_URL": redis_url,  # so that `rq` needs no --url, which every user of the machine could read
             "PUBLIC_BASE_URL": self.base_url,
             "CREDENTIALS_KEYS": str(known["credentials_key"]),
             "VAPI_PRIVATE_KEY": str(known["vapi_key"]),
@@ -81,6 +81,8 @@ class Installation:
             "TWILIO_API_BASE_URL": f"{world}/twilio",
             "GOOGLE_CALENDAR_API_BASE_URL": f"{world}/google/calendar/v3/",
             "SLACK_API_BASE_URL": f"{world}/slack/api/",
+            "NO_PROXY": LOOPBACK,
+            "no_proxy": LOOPBACK,
         }
         lines = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
         head = "# Settings of the demo. In another terminal: set -a; . .demo/env; set +a"
@@ -88,15 +90,22 @@ class Installation:
         return settings
 
     def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The environment of the demo's processes."""
-        inherited = {name: value for name, value in os.environ.items() if name not in ("PORT", "ONCE")}
+        """The environment of the demo's processes: the same on every machine, whatever is exported there."""
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         return {**inherited, **settings, "PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
 
     def flask(self, environment: Mapping[str, str], *words: str) -> Any:
         """One of the product's own commands; its JSON, if it prints any. Raises with what it said."""
         command = [sys.executable, "-m", "flask", "--app", "wsgi", *words]
         done = subprocess.run(
-            command, cwd=self.root, env=dict(environment), capture_output=True, text=True, timeout=COMMAND_SECONDS
+            command,
+            cwd=self.root,
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is this process's business
         )
         if done.returncode:
             raise RuntimeError(f"flask {words[0]} {words[1]} failed:\n{done.stderr.strip()[-2000:]}")

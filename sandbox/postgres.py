@@ -96,7 +96,7 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Start and wait until it answers, at most a minute (recovery after a crash included)."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running():
             return
         if not self.data_dir.exists():
             self._make_cluster()
@@ -115,6 +115,10 @@ class EmbeddedPostgres:
         except BaseException:
             self.stop()
             raise
+
+    def is_running(self) -> bool:
+        """Whether its postmaster is there; a frozen one is."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """End it fast and orderly, also when frozen; within half a minute it is gone."""

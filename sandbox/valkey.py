@@ -49,7 +49,7 @@ class EmbeddedValkey:
 
     def start(self) -> None:
         """Start and wait until it answers, at most 20 seconds."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running():
             return
         self._process = start_child([get_binary_path(), self._write_configuration()], log_path=self.log_path)
         try:
@@ -58,10 +58,13 @@ class EmbeddedValkey:
             self.stop()
             raise
 
+    def is_running(self) -> bool:
+        """Whether its process is there; a frozen one is."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """End it orderly, also when frozen."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
+        if self._process is not None:
             stop_child(self._process, with_signal=signal.SIGTERM, seconds=STOP_SECONDS)
 
     def kill(self) -> None:
