@@ -23,7 +23,11 @@ def tools(server_url: str | None) -> list[Row]:
     return [tool.definition(server_url) for tool in TOOLS.values()]
 
 
-@click.command("db-roles", cls=DataCommand)
+def _what_was_done(data: Row) -> str:
+    return "\n".join(data["done"]) or "Nothing was missing."
+
+
+@click.command("db-roles", cls=DataCommand, text=_what_was_done)
 def db_roles() -> Row:
     """Make the database roles that are missing; run it once a cluster, before `db upgrade`."""
     return {"done": installation.make_roles(platform().settings)}

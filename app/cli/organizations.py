@@ -75,7 +75,7 @@ def add(org_id: UUID, provider: str, pairs: tuple[tuple[str, str], ...]) -> Row:
     return connections.add(platform(), org_id, provider, dict(pairs), actor=operator())
 
 
-@integration.command("list", cls=DataCommand, columns=("id", "provider", "created_at", "disabled_at", "keys"))
+@integration.command("list", cls=DataCommand, columns=("id", "provider", "disabled_at", "keys"))
 @of_org
 def list_integrations(org_id: UUID | None) -> list[Row]:
     """All connections and which keys are set; never a secret."""

@@ -110,6 +110,8 @@ def sheet(row: Row) -> str:
 def _indented(value: Any) -> list[str]:
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         text = table(value)
+    elif isinstance(value, dict) and all(len(_cell(item)) < WIDTH - 30 for item in value.values()):
+        text = "\n".join(f"{name}{GAP}{_cell(item)}" for name, item in value.items())
     else:
         text = json.dumps(value, indent=2, ensure_ascii=False)
     return [f"  {line}" for line in text.splitlines()]
@@ -121,6 +123,8 @@ def _cell(value: Any) -> str:
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
     text = " ".join(str(value).split())
