@@ -66,4 +66,4 @@ class Worker(SimpleWorker):
     def request_stop(self, signum: Any, frame: Any) -> None:
         """SIGTERM, SIGINT: end the running drain early; it finishes what it has begun."""
         runtime().stopping.set()
-        super().request_stop(signum, frame)
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]

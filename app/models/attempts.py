@@ -96,8 +96,8 @@ def end(session: Session, ending: Ending, *, org_id: UUID, delivery_id: int) -> 
     if ending.new_lane is not None:
         session.execute(
             text(
-                "INSERT INTO lanes (org_id, lane_key, due_at) VALUES (:org, :lane, now() + make_interval(secs => :delay))"
-                " ON CONFLICT DO NOTHING"
+                "INSERT INTO lanes (org_id, lane_key, due_at)"
+                " VALUES (:org, :lane, now() + make_interval(secs => :delay)) ON CONFLICT DO NOTHING"
             ),
             {"org": org_id, "lane": ending.new_lane, "delay": ending.delay_seconds},
         )
@@ -130,11 +130,12 @@ def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
             text(
                 f"""
                 WITH woken AS (
-                    SELECT id, org_id, lane_key, (row_number() OVER (PARTITION BY org_id ORDER BY id) - 1) / :rate AS wait
+                    SELECT id, org_id, (row_number() OVER (PARTITION BY org_id ORDER BY id) - 1) / :rate AS wait
                     FROM webhook_delivery_log WHERE waiting_on = :circuit AND {UNFINISHED}
                 ), dated AS (
                     UPDATE webhook_delivery_log d
-                    SET next_attempt_at = least(d.next_attempt_at, now() + make_interval(secs => w.wait)), waiting_on = NULL
+                    SET waiting_on = NULL,
+                        next_attempt_at = least(d.next_attempt_at, now() + make_interval(secs => w.wait))
                     FROM woken w WHERE d.id = w.id AND d.org_id = w.org_id AND d.running_since IS NULL
                     RETURNING d.org_id, d.lane_key, d.next_attempt_at
                 )
