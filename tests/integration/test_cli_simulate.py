@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
+from app.models import messages
 from app.services import simulated_vapi
 from app.services.drain import Drain
 from app.services.platform import Platform
@@ -195,7 +196,5 @@ def test_a_server_that_is_not_there_is_an_error_without_a_traceback(cli: Command
 
 
 def has_opted_out(platform: Platform, people: People, address: str) -> bool:
-    from app.models.messages import has_opted_out as look
-
     with platform.database.transaction(people.salon.id) as session:
-        return look(session, people.salon.id, address)
+        return messages.has_opted_out(session, people.salon.id, address)
