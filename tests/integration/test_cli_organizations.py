@@ -76,10 +76,12 @@ def test_wrong_usage_is_exit_code_two_in_both_forms(cli: CommandLine) -> None:
 def test_what_is_set_is_shown_and_the_rest_stays(cli: CommandLine, salon: str) -> None:
     hours = {"sat": [["10:00", "14:00"]], "mon": [["13:00", "18:00"], ["09:00", "12:00"]]}
     cli.data("org", "set", salon, "--hours", "-", "--slot", 45, stdin=json.dumps(hours))
-    cli.data("org", "set", salon, "--number", "+49 30 11111 0001", "--assistant", "asst-1", "--transfer", "+4930222")
+    cli.data(
+        "org", "set", salon, "--number", "+49 30 11111 0001", "--assistant", "asst-1", "--transfer", "+4930222220002"
+    )
     shown = cli.data("org", "show", salon)
     assert shown["hours"] == {"sat": [["10:00", "14:00"]], "mon": [["09:00", "12:00"], ["13:00", "18:00"]]}
-    assert (shown["slot"], shown["number"], shown["transfer"]) == (45, "+4930111110001", "+4930222")
+    assert (shown["slot"], shown["number"], shown["transfer"]) == (45, "+4930111110001", "+4930222220002")
     assert (shown["assistant"], shown["timezone"]) == ("asst-1", "Europe/Berlin")
 
 
