@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     lane_hold_limit_seconds: float = Field(
         600, ge=1, description="how long a failed event may hold up those behind it in its lane"
     )
+    lease_seconds: float = Field(
+        30, ge=1, description="how long a claimed delivery is nobody else's; what a killed process costs"
+    )
     retry_base_seconds: float = Field(
         5, gt=0, description="the first retry's delay; the whole schedule scales with it (tests use less)"
     )

@@ -110,7 +110,7 @@ class Player:
         self._await(
             "the call's record",
             "calls",
-            lambda call: call["vapi_call_id"] == self.call_id,
+            lambda call: call["call_id"] == self.call_id,
             lambda call: call["status"] == "ended" and bool(call["transcript"]),
             lambda call: f"{call['status']}, {call['ended_reason']}, cost {call['cost']}",
             began,

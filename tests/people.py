@@ -61,7 +61,9 @@ class Business:
     def twilio(self, client: FlaskClient, params: dict[str, str], *, path: str = "", query: str = "") -> TestResponse:
         """Post a form as Twilio does, signed by Twilio's own library."""
         target = f"/webhooks/twilio/{self.twilio_token}{path}{query}"
-        signature = RequestValidator(self.auth_token).compute_signature("https://voicedesk.test" + target, params)
+        signature = RequestValidator(self.auth_token).compute_signature(
+            self.platform.settings.public_base_url + target, params
+        )
         return client.post(
             target,
             data=urlencode(params),

@@ -26,7 +26,6 @@ from app.services.isolation import run_isolated
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
-LEASE_SECONDS = 30.0
 # In units of the first delay: 5 s, 30 s, 2 min, 10 min, 1 h, 3 h, 6 h, 12 h. Then it is dead.
 SCHEDULE = (1, 6, 24, 120, 720, 2160, 4320, 8640)
 JITTER = 0.2

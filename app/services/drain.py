@@ -18,14 +18,14 @@ from app.errors import DatabaseUnavailable
 from app.models import lanes
 from app.models.lanes import FIRST_ORG, Claim, ClaimedLane
 from app.observability.logging import describe, get_logger
-from app.services.delivery import LEASE_SECONDS, deliver_lane
+from app.services.delivery import deliver_lane
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
 DRAIN_SECONDS = 20.0  # well inside the job's time limit; then another job begins where this one ended
 OVERTIME_SECONDS = 60.0  # goes on claiming that long while slow handlers run, or their neighbours would wait
-RENEW_SECONDS = LEASE_SECONDS / 3
+RENEWALS_PER_LEASE = 3
 HANDLER_LIMIT_SECONDS = 120.0  # a handler beyond it has its lease renewed no more: somebody else takes over
 LOOK_AGAIN_SECONDS = 0.05
 SHARE_OF_ONE = 0.75  # of the threads, for one organization, so that another's next event finds one free
@@ -91,7 +91,7 @@ class Drain:
                 after=self._after,
                 most=free,
                 per_org=min(free, self._most_of_one),
-                lease_seconds=LEASE_SECONDS,
+                lease_seconds=self._platform.settings.lease_seconds,
                 full=_at_their_share(load, self._most_of_one),
             )
         self._after = claim.next_org or FIRST_ORG
@@ -116,6 +116,7 @@ class _LeaseKeeper:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._lease_seconds = platform.settings.lease_seconds
         self._held: dict[int, tuple[ClaimedLane, float]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -127,7 +128,7 @@ class _LeaseKeeper:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(timeout=RENEW_SECONDS)
+        self._thread.join(timeout=self._lease_seconds)
 
     def keeping(self, lane: ClaimedLane) -> _Keeping:
         return _Keeping(self, lane)
@@ -141,7 +142,7 @@ class _LeaseKeeper:
             self._held.pop(lane.token, None)
 
     def _run(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
+        while not self._ended.wait(self._lease_seconds / RENEWALS_PER_LEASE):
             now = time.monotonic()
             with self._lock:
                 held = [
@@ -153,7 +154,7 @@ class _LeaseKeeper:
                 continue
             try:
                 with self._platform.database.transaction(system=True) as session:
-                    lanes.renew_leases(session, sorted(held), lease_seconds=LEASE_SECONDS)
+                    lanes.renew_leases(session, sorted(held), lease_seconds=self._lease_seconds)
             except DatabaseUnavailable:
                 log.warning("lease.not_renewed", lanes=len(held))
             except Exception as error:  # noqa: BLE001 - the keeper must outlive one bad renewal

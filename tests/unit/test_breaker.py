@@ -224,6 +224,26 @@ def test_a_call_from_before_the_outage_cannot_close_the_circuit_when_it_ends_lat
     assert _state(registry) != "closed"
 
 
+def test_a_call_from_before_the_outage_that_fails_late_does_not_prolong_it(registry: Circuits) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    @protected(VAPI, registry)
+    def straggler() -> str:
+        inside.set()
+        assert leave.wait(10)
+        raise ProviderUnavailable
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(straggler)
+        assert inside.wait(10)
+        Provider(registry).fail(3)
+        _wait_for(lambda: _state(registry) == "half_open")
+        leave.set()
+        assert isinstance(late.exception(), ProviderUnavailable)
+    assert _state(registry) == "half_open"
+    assert Provider(registry).call() == "fine"
+
+
 def test_circuits_do_not_touch_each_other(registry: Circuits) -> None:
     Provider(registry, VAPI).fail(3)
     assert _state(registry, VAPI) == "open"
@@ -353,6 +373,27 @@ if not second:
 assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_child_forked_while_a_thread_holds_the_locks_is_not_stuck() -> None:
+    script = """
+import os, threading
+from app.integrations.breaker import VAPI, circuits, protected
+call = protected(VAPI)(lambda: "fine")
+held = threading.Event()
+def hold():
+    with circuits.lock, circuits.get(VAPI).here._lock:
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if not child:
+    circuits.reset()
+    os._exit(0 if call() == "fine" else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
 
 
 # --- Redis goes and comes back ----------------------------------------------------------------

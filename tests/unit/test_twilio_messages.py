@@ -343,14 +343,17 @@ def test_a_thread_keeps_one_client_for_an_account_and_not_more_than_so_many() ->
 
 def test_a_forked_child_does_not_share_its_parents_connections(twilio: TwilioMessages) -> None:
     sent = _send(twilio)
+    _, wire = twilio._clients.get(CREDENTIALS, timeout_seconds=10)
     child = os.fork()
     if not child:
         try:
-            os._exit(0 if twilio.fetch(CREDENTIALS, sent.sid).sid == sent.sid else 1)
+            found = twilio.fetch(CREDENTIALS, sent.sid)
+            _, own_wire = twilio._clients.get(CREDENTIALS, timeout_seconds=10)
+            os._exit(0 if found.sid == sent.sid and own_wire is not wire else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert twilio.fetch(CREDENTIALS, sent.sid).sid == sent.sid
+    assert twilio._clients.get(CREDENTIALS, timeout_seconds=10)[1] is wire
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,124 @@
+"""A whole installation for one test: servers, stand-ins and the product's own processes, each killable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from cryptography.fernet import Fernet
+from sqlalchemy import text
+
+from app.config import Settings, environment_of
+from app.services.platform import Platform
+from sandbox.ports import free_port
+from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
+from sandbox.processes import Command, Supervisor
+from sandbox.standins import RemoteWorld
+from sandbox.valkey import EmbeddedValkey
+from tests.conftest import Urls, make_settings
+from tests.eventually import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+class Answer:
+    """An HTTP answer with the names that Flask's test client gives."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self.status_code = response.status_code
+        self.get_json = response.json
+
+
+class Client:
+    """Posts over HTTP what a test would post to Flask's test client."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+
+    def post(self, path: str, *, data: Any, content_type: str, headers: dict[str, str]) -> Answer:
+        sent = {**headers, "Content-Type": content_type}
+        return Answer(requests.post(self._base_url + path, data=data, headers=sent, timeout=25))
+
+
+class House:
+    """Everything, on this machine, for one test."""
+
+    def __init__(self, folder: Path, world: RemoteWorld, *, redis: bool = True, **overrides: Any) -> None:
+        self.world = world
+        self.postgres = EmbeddedPostgres(folder / "postgres", settings={"fsync": "off"})
+        self.postgres.start()
+        owner, app = create_roles_and_database(self.postgres, "voicedesk")
+        self.valkey = EmbeddedValkey(folder / "valkey") if redis else None
+        if self.valkey:
+            self.valkey.start()
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        defaults: dict[str, Any] = {
+            "public_base_url": self.base_url,
+            "redis_url": self.valkey.url if self.valkey else None,
+            "credentials_keys": [Fernet.generate_key().decode()],
+            "lease_seconds": 3,
+        }
+        self.settings: Settings = make_settings(Urls(owner, app, "voicedesk"), world, **{**defaults, **overrides})
+        self.environment = {**environment_of(self.settings), "PORT": str(self.port)}
+        migrate = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
+        subprocess.run(migrate, env=self.environment, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        self.platform = Platform(self.settings)
+        self.client = Client(self.base_url)
+        self._folder = folder / "processes"
+        self._folder.mkdir()
+        self._supervisor = Supervisor(self._folder)
+        self._commands: dict[str, Command] = {}
+
+    def start_web(self) -> None:
+        self._start("web", [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"])
+        self.await_web()
+
+    def start_worker(self, name: str = "worker") -> None:
+        assert self.valkey is not None
+        words = ["worker", "--url", self.valkey.url, "--worker-class", "workers.Worker", "voicedesk"]
+        self._start(name, [str(BIN / "rq"), *words])
+
+    def start_scheduler(self) -> None:
+        self._start("scheduler", [sys.executable, "-m", "workers.scheduler"])
+
+    def await_web(self) -> None:
+        eventually(self._answers, seconds=40, every=0.1)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to a command and everything it has started."""
+        process = psutil.Process(self._commands[name].pid)
+        for one in [process, *process.children(recursive=True)]:
+            os.kill(one.pid, signal.SIGKILL)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.platform.database.transaction(system=True) as session:
+            return [tuple(row) for row in session.execute(text(statement)).all()]
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        self._supervisor.stop()
+        self.platform.close()
+        if self.valkey:
+            self.valkey.stop()
+        self.postgres.stop()
+
+    def _start(self, name: str, words: list[str]) -> None:
+        command = Command(words, log_path=self._folder / f"{name}.log", env=self.environment, cwd=ROOT)
+        self._commands[name] = command
+        self._supervisor.start(name, command)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(self.base_url + "/health/ready", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
