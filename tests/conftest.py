@@ -95,7 +95,7 @@ def empty_database_urls(postgres: EmbeddedPostgres) -> Urls:
 def database_urls(postgres: EmbeddedPostgres, template: Urls) -> Iterator[Urls]:
     """A clone of the template."""
     name = f"test_{next(_numbers)}"
-    run_as_superuser(postgres, f'CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER voicedesk_owner')
+    run_as_superuser(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER voicedesk_owner")
     yield Urls(template.owner.replace(TEMPLATE, name), template.app.replace(TEMPLATE, name), name)
     run_as_superuser(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

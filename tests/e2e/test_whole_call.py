@@ -182,7 +182,9 @@ def test_one_worker_with_providers_that_take_300_ms_delivers_at_least_20_a_secon
                 purpose="test",
             )
     house.start_worker()
-    eventually(lambda: house.query("SELECT count(*) FROM messages WHERE provider_sid IS NOT NULL") == [(200,)], seconds=40)
+    eventually(
+        lambda: house.query("SELECT count(*) FROM messages WHERE provider_sid IS NOT NULL") == [(200,)], seconds=40
+    )
     world.latency(0.0)
     ((seconds,),) = house.query(
         "SELECT extract(epoch FROM max(ended_at) - min(started_at)) FROM delivery_attempts WHERE outcome = 'processed'"

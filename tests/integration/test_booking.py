@@ -25,15 +25,20 @@ def tomorrow(hour: int, minute: int = 0) -> datetime:
 def appointments(platform, business):
     with platform.database.transaction(business.id) as session:
         return session.execute(
-            text("SELECT status, calendar_action, google_event_id, starts_at, failure FROM appointments ORDER BY created_at")
+            text(
+                "SELECT status, calendar_action, google_event_id, starts_at, failure"
+                " FROM appointments ORDER BY created_at"
+            )
         ).all()
 
 
 def texts(platform, business):
     with platform.database.transaction(business.id) as session:
         return session.execute(
-            text("SELECT status, purpose, body, remote_address, error_code FROM messages WHERE direction = 'outbound'"
-                 " ORDER BY created_at")
+            text(
+                "SELECT status, purpose, body, remote_address, error_code FROM messages WHERE direction = 'outbound'"
+                " ORDER BY created_at"
+            )
         ).all()
 
 
@@ -95,7 +100,12 @@ def test_of_two_bookings_for_one_slot_at_once_one_succeeds_and_the_other_is_offe
 ):
     def book(number: int) -> str:
         return people.salon.tool(
-            app.test_client(), "book_appointment", call_id=f"c{number}", start=tomorrow(9).isoformat(), name="N", phone=ADA
+            app.test_client(),
+            "book_appointment",
+            call_id=f"c{number}",
+            start=tomorrow(9).isoformat(),
+            name="N",
+            phone=ADA,
         )
 
     with ThreadPoolExecutor(2) as pool:
@@ -212,7 +222,11 @@ def test_a_pending_booking_can_be_cancelled_before_the_calendar_knows_it(client,
     assert "is cancelled" in said
     world.clear_faults()
     hurry_finishing(platform)
-    settle(lambda: [(row.status, row.calendar_action) for row in appointments(platform, people.salon)] == [("cancelled", None)])
+    settle(
+        lambda: (
+            [(row.status, row.calendar_action) for row in appointments(platform, people.salon)] == [("cancelled", None)]
+        )
+    )
     assert [event for event in world.events(people.salon.calendar_id) if event["status"] != "cancelled"] == []
 
 

@@ -103,7 +103,9 @@ def test_each_attempt_is_recorded_with_its_duration_and_its_error_code_and_no_te
     handle(handler)
     put(platform, people.salon.id, "a")
     drain_until(platform, lambda: statuses(platform) == ["processed"])
-    log = rows(platform, "SELECT number, outcome, error_code, error, duration_ms >= 0 FROM delivery_attempts ORDER BY id")
+    log = rows(
+        platform, "SELECT number, outcome, error_code, error, duration_ms >= 0 FROM delivery_attempts ORDER BY id"
+    )
     assert log == [
         (1, "retry", "bug:ValueError", "the handler failed; see the log", True),
         (2, "processed", None, None, True),
@@ -168,7 +170,8 @@ def test_a_head_that_waits_too_long_is_set_aside_and_those_behind_it_go_on(platf
         )
     Drain(platform, threads=1).run()
     found = rows(
-        platform, "SELECT status, set_aside_at IS NOT NULL, lane_key LIKE 'lane:aside:%' FROM webhook_delivery_log ORDER BY id"
+        platform,
+        "SELECT status, set_aside_at IS NOT NULL, lane_key LIKE 'lane:aside:%' FROM webhook_delivery_log ORDER BY id",
     )
     assert found == [("retrying", True, True), ("processed", False, False)]
 
@@ -200,7 +203,12 @@ def test_an_expired_lease_is_simply_due_again_and_the_lost_attempt_counts_as_a_c
     with platform.database.transaction(system=True) as session:
         lane = lanes.claim_lanes(session, after=lanes.FIRST_ORG, most=1, per_org=1, lease_seconds=30, full=[]).lanes[0]
         attempts.begin(
-            session, org_id=lane.org_id, lane_key="lane", token=lane.token, delivery_id=lane.deliveries[0].id, process="p"
+            session,
+            org_id=lane.org_id,
+            lane_key="lane",
+            token=lane.token,
+            delivery_id=lane.deliveries[0].id,
+            process="p",
         )
     with platform.database.transaction(system=True) as session:
         session.execute(text("UPDATE lanes SET due_at = now()"))
@@ -223,9 +231,7 @@ def test_an_event_that_commits_while_its_lane_is_completed_is_not_forgotten(plat
     assert rows(platform, "SELECT count(*) FROM lanes") == [(0,)]
 
 
-def test_an_organization_with_a_long_backlog_delays_anothers_next_event_by_less_than_a_second(
-    platform, people, handle
-):
+def test_an_organization_with_a_long_backlog_delays_anothers_next_event_by_less_than_a_second(platform, people, handle):
     done = {}
 
     def handler(work: Work) -> None:

@@ -64,7 +64,10 @@ def test_every_tenant_table_is_under_forced_row_level_security_with_a_policy_for
 
 def test_the_login_role_alone_sees_no_table_at_all(platform, people):
     for name in tenant_tables(platform):
-        with platform.database.engine.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+        with (
+            platform.database.engine.connect() as connection,
+            pytest.raises(ProgrammingError, match="permission denied"),
+        ):
             connection.execute(text(f"SELECT count(*) FROM {name}"))
 
 
@@ -84,9 +87,10 @@ def test_north_street_salon_cannot_see_or_write_harbour_dentals_rows(platform, p
     with platform.database.transaction(people.salon.id) as session:
         assert session.execute(text("SELECT count(id) FROM webhook_delivery_log")).scalar() == 0
         assert session.execute(text("SELECT name FROM organizations")).scalars().all() == ["North Street Salon"]
-    with pytest.raises(ProgrammingError, match="row-level security"), platform.database.transaction(
-        people.salon.id
-    ) as session:
+    with (
+        pytest.raises(ProgrammingError, match="row-level security"),
+        platform.database.transaction(people.salon.id) as session,
+    ):
         session.execute(
             text("INSERT INTO opt_outs (org_id, address, opted_out, source) VALUES (:org, '+49', true, 'x')"),
             {"org": people.dental.id},
@@ -118,7 +122,8 @@ def test_every_foreign_key_between_tenant_tables_carries_the_organization(platfo
         keys = connection.execute(
             text(
                 "SELECT conname, conrelid::regclass::text, confrelid::regclass::text,"
-                " (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey))"
+                " (SELECT array_agg(attname::text) FROM pg_attribute"
+                " WHERE attrelid = conrelid AND attnum = ANY(conkey))"
                 " FROM pg_constraint WHERE contype = 'f'"
             )
         ).all()

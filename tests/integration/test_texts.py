@@ -36,7 +36,13 @@ def settle(platform):
 def plan(platform, business, body="hello", *, to=ADA, channel="sms", key=None):
     with platform.database.transaction(business.id) as session:
         return plan_text(
-            session, business.id, to=to, body=body, channel=channel, idempotency_key=key or secrets.token_hex(4), purpose="t"
+            session,
+            business.id,
+            to=to,
+            body=body,
+            channel=channel,
+            idempotency_key=key or secrets.token_hex(4),
+            purpose="t",
         )
 
 
