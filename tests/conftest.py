@@ -40,6 +40,17 @@ class Urls:
     name: str
 
 
+def pytest_report_header() -> str:
+    """Say which PostgreSQL the tests run on."""
+    chosen = os.environ.get("TEST_POSTGRES_BIN")
+    return f"PostgreSQL: {f'that of {chosen}' if chosen else 'the embedded one'}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Once more at the end, where it is read."""
+    terminalreporter.write_line(pytest_report_header())
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One cluster per test process; without fsync, because no test pulls the plug of the machine."""

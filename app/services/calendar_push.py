@@ -26,6 +26,7 @@ from app.errors import (
 )
 from app.integrations.deadline import Deadline
 from app.integrations.google_calendar import CalendarEvent, GoogleCalendarCredentials
+from app.integrations.retrying import with_retries
 from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus, CalendarAction
 from app.services import texts
@@ -75,19 +76,34 @@ class Pusher:
         Raises a TemporaryFailure when Google cannot be reached in time: the row keeps what is to be done.
         """
         for _ in range(MOST_ROUNDS):
-            snapshot = self._begin(appointment_id)
-            if snapshot is None:
+            if self._patiently(appointment_id):
                 return self._read(appointment_id)
-            credentials = self._credentials()
-            if credentials is None:
-                self._settle(snapshot, None)
-            elif snapshot.action == CalendarAction.CREATE:
-                self._create(credentials, snapshot)
-            elif snapshot.action == CalendarAction.MOVE:
-                self._move(credentials, snapshot)
-            else:
-                self._delete(credentials, snapshot)
         raise TemporaryFailure("the appointment keeps changing", code="busy_row")
+
+    def _patiently(self, appointment_id: UUID) -> bool:
+        """One step, tried again soon while a caller's time allows it; a worker's next try is a date in its row.
+
+        Repeating is safe: a step begins by reading what an earlier one has achieved.
+        """
+        if self.deadline is None:
+            return self._step(appointment_id)
+        return with_retries(lambda: self._step(appointment_id), deadline=self.deadline, idempotent=True)
+
+    def _step(self, appointment_id: UUID) -> bool:
+        """One thing that the calendar does not know yet; True when there is none left."""
+        snapshot = self._begin(appointment_id)
+        if snapshot is None:
+            return True
+        credentials = self._credentials()
+        if credentials is None:
+            self._settle(snapshot, None)
+        elif snapshot.action == CalendarAction.CREATE:
+            self._create(credentials, snapshot)
+        elif snapshot.action == CalendarAction.MOVE:
+            self._move(credentials, snapshot)
+        else:
+            self._delete(credentials, snapshot)
+        return False
 
     # --- what is asked of Google ------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, TemporaryFailure
 from app.integrations.deadline import Deadline
-from app.integrations.google_calendar import GoogleCalendarCredentials
+from app.integrations.google_calendar import BusyPeriod, GoogleCalendarCredentials
+from app.integrations.retrying import with_retries
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.messages import has_opted_out
 from app.services import appointments
@@ -305,12 +306,12 @@ def _calendar_busy(asking: Asking, period: Period) -> list[Period]:
     except NotFound:
         return []
     assert isinstance(credentials, GoogleCalendarCredentials)
-    found = asking.platform.google.busy(
-        credentials,
-        start=period.start,
-        end=period.end,
-        timeout_seconds=asking.deadline.try_timeout(TRY_SECONDS_WAITING),
-    )
+
+    def ask() -> list[BusyPeriod]:
+        seconds = asking.deadline.try_timeout(TRY_SECONDS_WAITING)
+        return asking.platform.google.busy(credentials, start=period.start, end=period.end, timeout_seconds=seconds)
+
+    found = with_retries(ask, deadline=asking.deadline, idempotent=True)
     return [Period(busy.start, busy.end) for busy in found]
 
 
