@@ -20,7 +20,7 @@ from typing import Any
 
 import requests
 
-from sandbox.installation import CUSTOMER, NUMBER, Installation
+from sandbox.installation import ASSISTANT, CUSTOMER, NUMBER, Installation
 from sandbox.player import Player, Row
 from sandbox.ports import LOOPBACK, port_taken
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
@@ -52,7 +52,7 @@ def main() -> int:
     if holder:
         return _refuse(f"port {port} is taken by {holder}; choose another: make demo PORT={port + 1}")
     _on_signals(_interrupt)
-    demo = Demo(Installation(ROOT, ROOT / ".demo", port))
+    demo = Demo(Installation(ROOT, Path(os.environ.get("DEMO_FOLDER") or ROOT / ".demo").absolute(), port))
     try:
         demo.start()
         faults = demo.play()
@@ -116,13 +116,17 @@ class Demo:
         """Play the call, print the table; returns how many rows are not as they should be."""
         assert self._world is not None
         _say("playing one call\n")
+        known = self._known
         player = Player(
-            self.installation.base_url,
-            token=self._known["vapi"]["token"],
-            secret=self._known["vapi"]["webhook_secret"],
+            webhook_url=f"{self.installation.base_url}/webhooks/vapi/{known['vapi']['token']}",
+            secret=known["vapi"]["webhook_secret"],
+            org_id=known["org_id"],
+            calendar_id=known["google-calendar"]["calendar_id"],
             number=NUMBER,
             customer=CUSTOMER,
+            assistant_id=ASSISTANT,
             ask=lambda *words: self.installation.flask(self._environment, *words),
+            world=self._world,
         )
         rows = player.play()
         print(render(rows))
@@ -161,14 +165,16 @@ def _line(event: str, answer: str, took: str, verdict: str) -> str:
 
 
 def _where_to_look(installation: Installation) -> str:
+    folder = os.path.relpath(installation.folder, installation.root)
     return textwrap.dedent(
         f"""
         where to look
-          health    {installation.base_url}/health/ready
-          logs      {installation.folder.name}/*.log
-          by hand   set -a; . {installation.folder.name}/env; set +a
-                    .venv/bin/flask --app wsgi deliveries list
-                    .venv/bin/flask --app wsgi messages list"""
+          health      {installation.base_url}/health/ready
+          logs        {folder}/*.log
+          by hand     set -a; . {folder}/env; set +a
+                      .venv/bin/flask --app wsgi deliveries list
+                      .venv/bin/flask --app wsgi appointments list
+                      .venv/bin/flask --app wsgi messages list"""
     )
 
 

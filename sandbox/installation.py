@@ -25,6 +25,7 @@ from sandbox.standins import RemoteWorld
 COMMAND_SECONDS = 120
 NUMBER = "+4930555500001"
 CUSTOMER = "+4915155500002"
+ASSISTANT = "demo-receptionist"
 TRANSFER = "+4930555500009"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM")
 HOURS = {day: [["08:00", "18:00"]] for day in ("mon", "tue", "wed", "thu", "fri", "sat")}
@@ -129,7 +130,7 @@ class Installation:
         changes = {
             "--number": NUMBER,
             "--transfer": TRANSFER,
-            "--assistant": "demo-receptionist",
+            "--assistant": ASSISTANT,
             "--hours": str(hours),
             "--slot": "30",
         }
