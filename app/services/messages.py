@@ -142,6 +142,8 @@ def record_status(work: Work) -> str | None:
             if work.delivery.attempts < 2:
                 raise TemporaryFailure("no text has this SID yet", code="unknown_message")
             return "no text of ours has this SID"
+        if message.direction != "outbound":
+            return "the SID is of a text that came in"
         if message.provider_sid not in (None, news["message_sid"]):
             return "the text has another SID; the first one stands"
         message.provider_sid = news["message_sid"]

@@ -84,6 +84,20 @@ def test_status_callbacks_out_of_order_only_move_forward(client, platform, peopl
     assert rows(platform, people.salon, "status, provider_status") == [("delivered", "delivered")]
 
 
+def test_a_status_of_a_text_that_came_in_or_is_nobodys_is_skipped(client, platform, people, settle):
+    sid, nobodys = "SM" + secrets.token_hex(16), "SM" + secrets.token_hex(16)
+    people.salon.text(client, ADA, "hello", sid=sid)
+    forward(client, people.salon, {"MessageSid": sid, "MessageStatus": "delivered"})
+    forward(client, people.salon, {"MessageSid": nobodys, "MessageStatus": "delivered"})
+
+    def notes():
+        with platform.database.transaction(system=True) as session:
+            statement = "SELECT note FROM webhook_delivery_log WHERE type = 'message.status' ORDER BY id"
+            return session.execute(text(statement)).scalars().all()
+
+    settle(lambda: notes() == ["the SID is of a text that came in", "no text of ours has this SID"])
+
+
 def test_a_callback_that_comes_before_the_send_has_committed_settles_it(client, platform, people, world, settle):
     message_id = plan(platform, people.salon)
     with platform.database.transaction(people.salon.id) as session:
