@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -15,6 +16,7 @@ from tests.eventually import eventually
 from tests.people import Business, open_business
 
 ADA = "+4915112345678"
+WAKE_UPS = int(os.environ.get("WAKE_UPS") or 300)  # 2000 for the whole measurement
 UNFINISHED = "SELECT count(*) FROM webhook_delivery_log WHERE status IN ('received', 'processing', 'retrying')"
 
 
@@ -144,7 +146,7 @@ def test_no_event_waits_for_the_sweep_while_a_worker_is_idle_and_both_workers_wo
     play(house, salon, 9)
     expect_all_done(house, salon, 1)
     session = requests.Session()
-    for number in range(300):
+    for number in range(WAKE_UPS):
         message = {"type": "status-update", "status": "in-progress", "call": {"id": f"w{number}"}}
         answer = session.post(
             f"{house.base_url}/webhooks/vapi/{salon.vapi_token}",
