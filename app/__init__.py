@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flask import Flask
 from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -13,6 +15,8 @@ from app.models import Base
 from app.observability.logging import configure_logging
 from app.services.platform import Platform
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; raises ConfigurationError naming every setting that is wrong."""
@@ -22,7 +26,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["SETTINGS"] = settings
     app.config["MAX_CONTENT_LENGTH"] = settings.max_webhook_bytes
     app.extensions["platform"] = Platform(settings)
-    Migrate(app, Base, directory="migrations")
+    Migrate(app, Base, directory=str(ROOT / "migrations"))
     problems.init_app(app)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(health.blueprint)

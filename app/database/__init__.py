@@ -27,6 +27,7 @@ STATEMENT_TIMEOUT_MS = 15_000
 
 # SQLSTATE classes that say "the server, not the statement": connection lost, resources, shutting down,
 # read-only after a failover, disk full.
+_UNDEFINED_TABLE = "42P01"
 _UNAVAILABLE_STATES = ("08", "53", "57P", "25006", "58")
 
 
@@ -95,6 +96,10 @@ class Database:
         except DBAPIError as error:
             if is_unavailable(error):
                 raise DatabaseUnavailable("the database is away") from None
+            if getattr(error.orig, "pgcode", None) == _UNDEFINED_TABLE:
+                raise ConfigurationError(
+                    "DATABASE_URL: tables are missing; run `flask --app wsgi db upgrade`"
+                ) from None
             raise
 
     def verify_role(self) -> None:

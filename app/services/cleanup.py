@@ -18,34 +18,43 @@ if TYPE_CHECKING:
 BATCH = 1000
 MOST_BATCHES = 100
 
+# The window keeps each run small however long deliveries are kept; a key that slips through it (no
+# cleanup ran for a day) goes with its delivery.
 _KEYS = """
-DELETE FROM processed_webhook_events p USING (
+WITH old AS (
     SELECT d.integration_id, d.event_key FROM webhook_delivery_log d
-    JOIN processed_webhook_events k USING (integration_id, event_key)
-    WHERE d.finished_at < now() - interval '24 hours' AND d.status IN ('processed', 'skipped') LIMIT :batch
-) old WHERE p.integration_id = old.integration_id AND p.event_key = old.event_key
+    JOIN processed_webhook_events p USING (integration_id, event_key)
+    WHERE d.finished_at BETWEEN now() - interval '48 hours' AND now() - interval '24 hours'
+      AND d.status IN ('processed', 'skipped') LIMIT :batch
+), gone AS (
+    DELETE FROM processed_webhook_events k USING old o
+    WHERE k.integration_id = o.integration_id AND k.event_key = o.event_key RETURNING 1
+)
+SELECT count(*) FROM gone
 """
 _DELIVERIES = """
-DELETE FROM webhook_delivery_log d USING (
-    SELECT id, org_id FROM webhook_delivery_log
-    WHERE (status IN ('processed', 'skipped') AND finished_at < now() - interval '7 days')
-       OR (status = 'dead' AND finished_at < now() - interval '30 days') LIMIT :batch
-) old WHERE d.id = old.id AND d.org_id = old.org_id
-"""
-_DEAD_KEYS = """
-DELETE FROM processed_webhook_events p USING (
-    SELECT k.integration_id, k.event_key FROM webhook_delivery_log d
-    JOIN processed_webhook_events k USING (integration_id, event_key)
-    WHERE d.status = 'dead' AND d.finished_at < now() - interval '29 days' LIMIT :batch
-) old WHERE p.integration_id = old.integration_id AND p.event_key = old.event_key
+WITH gone AS (
+    DELETE FROM webhook_delivery_log WHERE (id, org_id) IN (
+        SELECT id, org_id FROM webhook_delivery_log
+        WHERE finished_at < now() - interval '7 days'
+          AND (status IN ('processed', 'skipped') OR finished_at < now() - interval '30 days') LIMIT :batch)
+    RETURNING integration_id, event_key
+), keys AS (
+    DELETE FROM processed_webhook_events k USING gone g
+    WHERE k.integration_id = g.integration_id AND k.event_key = g.event_key
+)
+SELECT count(*) FROM gone
 """
 _ANSWERS = """
-DELETE FROM tool_answers a USING (
+WITH old AS (
     SELECT org_id, call_id, tool_call_id FROM tool_answers WHERE started_at < now() - interval '30 days' LIMIT :batch
-) old WHERE (a.org_id, a.call_id, a.tool_call_id) = (old.org_id, old.call_id, old.tool_call_id)
+), gone AS (
+    DELETE FROM tool_answers a USING old o
+    WHERE (a.org_id, a.call_id, a.tool_call_id) = (o.org_id, o.call_id, o.tool_call_id) RETURNING 1
+)
+SELECT count(*) FROM gone
 """
-# Keys before deliveries: a key whose delivery has gone could not be told from one still needed.
-STEPS = {"keys": _KEYS, "dead_keys": _DEAD_KEYS, "deliveries": _DELIVERIES, "answers": _ANSWERS}
+STEPS = {"keys": _KEYS, "deliveries": _DELIVERIES, "answers": _ANSWERS}
 
 log = get_logger(__name__)
 
@@ -56,7 +65,7 @@ def clean_up(platform: Platform) -> dict[str, int]:
     for name, statement in STEPS.items():
         for _ in range(MOST_BATCHES):
             with platform.database.transaction(system=True) as session:
-                deleted = session.execute(text(statement), {"batch": BATCH}).rowcount  # type: ignore[attr-defined]
+                deleted = int(session.execute(text(statement), {"batch": BATCH}).scalar_one())
             gone[name] += deleted
             if deleted < BATCH:
                 break

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from app.config import Settings, environment_of
 from app.models.lanes import ClaimedLane
 from app.observability.logging import get_logger
 
 LIMIT_SECONDS = 60.0
+ROOT = Path(__file__).resolve().parents[2]  # where wsgi.py is, wherever this process was started
 
 log = get_logger(__name__)
 
@@ -30,6 +32,7 @@ def run_isolated(settings: Settings, lane: ClaimedLane, delivery_id: int) -> boo
     try:
         done = subprocess.run(  # noqa: S603 - our own command; its arguments come from our own row
             command,
+            cwd=ROOT,
             env=environment_of(settings),
             timeout=LIMIT_SECONDS,
             stdin=subprocess.DEVNULL,

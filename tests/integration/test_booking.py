@@ -10,9 +10,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
-from app.services.drain import Drain
-from tests.eventually import eventually
-
 ADA = "+4915112345678"
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -40,27 +37,6 @@ def texts(platform, business):
                 " ORDER BY created_at"
             )
         ).all()
-
-
-@pytest.fixture
-def client(app):
-    return app.test_client()
-
-
-@pytest.fixture
-def settle(platform):
-    """Deliver until a condition holds."""
-
-    def until(condition, seconds=15):
-        drain = Drain(platform, threads=4)
-
-        def step():
-            drain.run()
-            return condition()
-
-        eventually(step, seconds=seconds)
-
-    return until
 
 
 def hurry_finishing(platform):

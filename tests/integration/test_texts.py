@@ -9,28 +9,8 @@ from sqlalchemy import text
 
 from app.services.drain import Drain
 from app.services.messages import plan_text
-from tests.eventually import eventually
 
 ADA = "+4915112345678"
-
-
-@pytest.fixture
-def client(app):
-    return app.test_client()
-
-
-@pytest.fixture
-def settle(platform):
-    def until(condition, seconds=20):
-        drain = Drain(platform, threads=4)
-
-        def step():
-            drain.run()
-            return condition()
-
-        eventually(step, seconds=seconds)
-
-    return until
 
 
 def plan(platform, business, body="hello", *, to=ADA, channel="sms", key=None):

@@ -22,11 +22,6 @@ from app.services.drain import Drain
 SMS = {"From": "+4915112345678", "To": "+4930111110001", "Body": "Hällo & more", "NumMedia": "0", "ToCity": ""}
 
 
-@pytest.fixture
-def client(app):
-    return app.test_client()
-
-
 def deliveries(platform, columns="provider, type, status"):
     with platform.database.transaction(system=True) as session:
         return [tuple(row) for row in session.execute(text(f"SELECT {columns} FROM webhook_delivery_log ORDER BY id"))]
