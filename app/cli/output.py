@@ -81,11 +81,11 @@ def render(data: Any, columns: Sequence[str] = ()) -> str:
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
-    """An aligned table of the columns (all, if none are named). Ids are never cut: people copy them."""
+    """An aligned table of the columns (all, if none are named). Ids and times are never cut: people copy and compare them."""
     if not rows:
         return "(none)"
     columns = columns or list(rows[0])
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    cells = [[_brief(_cell(row.get(column))) for column in columns] for row in rows]
     widths = [max(len(line[place]) for line in [list(columns), *cells]) for place in range(len(columns))]
     _shrink(widths, columns)
     lines = [[column.upper() for column in columns], *cells]
@@ -133,9 +133,14 @@ def _cell(value: Any) -> str:
     return text
 
 
+def _brief(cell: str) -> str:
+    """A time to the minute: a table is scanned, a sheet is read."""
+    return f"{cell[:16]}Z" if len(cell) == len("2026-12-01 15:00:00Z") and cell[10:20:9] == " Z" else cell
+
+
 def _shrink(widths: list[int], columns: Sequence[str]) -> None:
     """Take from the widest column that may be cut until the line fits."""
-    cuttable = [place for place, column in enumerate(columns) if column != "id" and not column.endswith("_id")]
+    cuttable = [place for place, column in enumerate(columns) if not column.endswith(("id", "_at"))]
     while cuttable and sum(widths) + len(GAP) * (len(widths) - 1) > WIDTH:
         widest = max(cuttable, key=lambda place: widths[place])
         if widths[widest] <= NARROWEST:
