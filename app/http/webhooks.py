@@ -79,15 +79,19 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
     """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415 before anything is read."""
     platform: Platform = current_app.extensions["platform"]
     endpoint = platform.directory.endpoint(provider, token)
-    if (request.content_length or 0) > platform.settings.max_webhook_bytes:
+    most = platform.settings.max_webhook_bytes
+    if (request.content_length or 0) > most:
         raise RequestEntityTooLarge
     if content_types and request.mimetype not in content_types:
         raise UnsupportedContentType
+    body = request.get_data(cache=False)
+    if request.content_length is None and len(body) >= most:
+        raise RequestEntityTooLarge  # sent in chunks: werkzeug cuts it at the cap without a word
     webhook = WebhookRequest(
         method=request.method,
         url=platform.settings.public_base_url + _raw_target(),
         headers={name.lower(): value for name, value in request.headers.items()},
-        body=request.get_data(cache=False),
+        body=body,
     )
     return platform, endpoint, webhook
 
