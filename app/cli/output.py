@@ -81,7 +81,7 @@ def render(data: Any, columns: Sequence[str] = ()) -> str:
 
 
 def table(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
-    """An aligned table of the columns (all, if none are named). Ids and times are never cut: people copy and compare them."""
+    """An aligned table of the columns (all, if none are named). Ids and times are never cut: people copy them."""
     if not rows:
         return "(none)"
     columns = columns or list(rows[0])
