@@ -7,9 +7,13 @@ the inbox for a webhook.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.observability.logging import get_logger
@@ -17,6 +21,12 @@ from app.observability.logging import get_logger
 if TYPE_CHECKING:
     from app.services.directory import Endpoint
     from app.services.platform import Platform
+
+LONGEST_KEY = 200  # a B-tree refuses a row of more than 2704 bytes
+# SQLSTATE classes that say "this event": data exceptions (NUL in jsonb) and limits of the program.
+_REFUSED_DATA = ("22", "54")
+# Those that say "not now": a lane somebody holds beyond the time limit, a deadlock, a serialization failure.
+_NOT_NOW = ("57014", "40", "55P03")
 
 log = get_logger(__name__)
 
@@ -77,10 +87,65 @@ def keep_malformed(platform: Platform, endpoint: Endpoint, raw: bytes, *, reason
 
 
 def _store(platform: Platform, delivery: NewDelivery) -> Accepted:
+    try:
+        return _insert(platform, delivery)
+    except _Unstorable:
+        log.error("webhook.unstorable", org_id=str(delivery.org_id), provider=delivery.provider, type=delivery.type)
+        return _insert(platform, _as_raw(delivery))
+
+
+class _Unstorable(Exception):
+    """The database refuses this event's data, whenever it is tried."""
+
+
+def _insert(platform: Platform, delivery: NewDelivery) -> Accepted:
     assert delivery.integration_id is not None
-    with platform.database.intake() as session:
-        stored = insert_webhooks(session, [delivery])
+    try:
+        with platform.database.intake() as session:
+            stored = insert_webhooks(session, [delivery])
+    except DBAPIError as error:
+        state = str(getattr(error.orig, "pgcode", ""))
+        if state.startswith(_REFUSED_DATA):
+            raise _Unstorable from None
+        if state.startswith(_NOT_NOW):
+            raise DatabaseUnavailable("the database did not store it in time") from None
+        raise
+    except (TypeError, ValueError):  # orjson: half a surrogate pair, a number beyond 64 bits, too deep
+        raise _Unstorable from None
     return Accepted(stored.get((delivery.integration_id, delivery.event_key)))
+
+
+def _as_raw(delivery: NewDelivery) -> NewDelivery:
+    """The same event as bytes, dead, for a person to look at; its lane is not held up by it."""
+    try:
+        raw = json.dumps(delivery.payload).encode()  # pure ASCII, whatever the payload holds
+    except (TypeError, ValueError, RecursionError):
+        raw = delivery.event_key.encode(errors="backslashreplace")
+    return replace(
+        delivery,
+        type=_plain(delivery.type),
+        event_key="raw:" + hashlib.sha256(raw).hexdigest(),
+        lane_key="",
+        payload=None,
+        answer=None,
+        raw=raw,
+        status="dead",
+        error_code="unstorable",
+        note="the database refuses what it says; only its bytes are kept",
+        consent_address=None,
+        opted_out=None,
+    )
+
+
+def _plain(name: str) -> str:
+    """A type fit to be stored, for one that may be what was refused."""
+    return name.encode("ascii", errors="backslashreplace").decode().replace("\x00", "")
+
+
+def _short(key: str) -> str:
+    """The key, or its hash when an index could not hold it."""
+    plain = key.encode(errors="backslashreplace")
+    return key if len(plain) <= LONGEST_KEY else hashlib.sha256(plain).hexdigest()
 
 
 def _as_delivery(
@@ -91,8 +156,8 @@ def _as_delivery(
         integration_id=endpoint.integration_id,
         provider=event.provider,
         type=event.type,
-        event_key=event.event_key,
-        lane_key=event.lane_key or f"event:{event.event_key}",
+        event_key=_short(event.event_key),
+        lane_key=_short(event.lane_key or f"event:{event.event_key}"),
         payload=event.payload,
         occurred_at=event.occurred_at,
         status=status,
