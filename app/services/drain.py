@@ -52,7 +52,8 @@ class Drain:
             return 0  # one is running here already, and it claims until nothing is due
         try:
             self._platform.bell.answer()
-            with ThreadPoolExecutor(self._threads, "deliver") as pool, _LeaseKeeper(self._platform) as keeper:
+            # The keeper ends last: leaving the pool waits for what runs, and that needs its lease until then.
+            with _LeaseKeeper(self._platform) as keeper, ThreadPoolExecutor(self._threads, "deliver") as pool:
                 return self._loop(pool, keeper, seconds, keep_going)
         finally:
             self._one_at_a_time.release()
@@ -63,6 +64,7 @@ class Drain:
         began = time.monotonic()
         running: dict[Future[None], ClaimedLane] = {}
         delivered = 0
+        was_full = False
         while True:
             running = {future: lane for future, lane in running.items() if not future.done()}
             elapsed = time.monotonic() - began
@@ -74,8 +76,10 @@ class Drain:
             for lane in claim.lanes:
                 running[pool.submit(self._deliver, lane, keeper)] = lane
             delivered += len(claim.lanes)
-            if free and len(claim.lanes) == self._threads:
-                self._platform.bell.ring()  # a full batch: another worker may join
+            full = free > 0 and len(running) >= self._most_of_one
+            if full and not was_full:
+                self._platform.bell.ring()  # there is more than enough: another worker may join
+            was_full = full
             if not running and not claim.lanes and claim.next_org is None and began_round:
                 return delivered
             if running and not claim.lanes:
@@ -84,15 +88,17 @@ class Drain:
     def _claim(self, free: int, running: dict[Future[None], ClaimedLane]) -> tuple[Claim, bool]:
         """The next turn, and whether it began a round: an empty whole round means that nothing is due."""
         load = Counter(lane.org_id for lane in running.values())
+        full = _at_their_share(load, self._most_of_one)
+        busiest = max((count for org_id, count in load.items() if org_id not in full), default=0)
         began_round = self._after == FIRST_ORG
         with self._platform.database.transaction(system=True) as session:
             claim = lanes.claim_lanes(
                 session,
                 after=self._after,
                 most=free,
-                per_org=min(free, self._most_of_one),
+                per_org=min(free, self._most_of_one - busiest),
                 lease_seconds=self._platform.settings.lease_seconds,
-                full=_at_their_share(load, self._most_of_one),
+                full=full,
             )
         self._after = claim.next_org or FIRST_ORG
         return claim, began_round
