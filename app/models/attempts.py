@@ -120,6 +120,28 @@ def close_trace(session: Session, ending: Ending, *, attempt_id: int, duration_m
     )
 
 
+def close_lost(session: Session, *, org_id: UUID, delivery_id: int) -> None:
+    """Close the traces of attempts that nobody will end any more."""
+    session.execute(
+        text(
+            "UPDATE delivery_attempts SET ended_at = now(), outcome = 'lost'"
+            " WHERE org_id = :org AND delivery_id = :id AND ended_at IS NULL"
+        ),
+        {"org": org_id, "id": delivery_id},
+    )
+
+
+def put_off_suspect(session: Session, *, org_id: UUID, delivery_id: int, delay_seconds: float) -> None:
+    """Date the next attempt at a delivery whose last one still has no end, and lets it stay a suspect."""
+    session.execute(
+        text(
+            "UPDATE webhook_delivery_log SET next_attempt_at = now() + make_interval(secs => :delay)"
+            " WHERE org_id = :org AND id = :id AND running_since IS NOT NULL"
+        ),
+        {"delay": delay_seconds, "org": org_id, "id": delivery_id},
+    )
+
+
 def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
     """Pull forward what waits for a circuit that has closed, spread so that no burst exceeds the rate.
 

@@ -235,6 +235,17 @@ def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:
     return bool(row and row[0])
 
 
+def end_impossible_leases(session: Session, *, lease_seconds: float) -> None:
+    """Make leases due that end later than any lease can: the server's clock was set back since they began."""
+    session.execute(
+        text(
+            "UPDATE lanes SET due_at = now() WHERE token IS NOT NULL"
+            " AND due_at > now() + make_interval(secs => 2 * CAST(:lease AS float8))"
+        ),
+        {"lease": lease_seconds},
+    )
+
+
 def next_due(session: Session) -> tuple[bool, float]:
     """Whether any lane is due now, and for how many seconds the longest-waiting one has been."""
     waited = session.execute(

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.errors import DatabaseUnavailable
-from app.models.lanes import next_due
+from app.models.lanes import end_impossible_leases, next_due
 from app.models.operations import hold_singleton
 from app.observability.logging import describe, get_logger
 from app.services.drain import Drain
@@ -89,6 +89,7 @@ class Caretaker:
         with self._platform.database.transaction(system=True) as session:
             if not hold_singleton(session, "sweeper", holder=self._name, lease=SWEEPER_LEASE):
                 return
+            end_impossible_leases(session, lease_seconds=self._platform.settings.lease_seconds)
             due, since_seconds = next_due(session)
         if due and (not self._platform.bell.ring_now() or since_seconds > OVERDUE_SECONDS):
             self._deliver()

@@ -32,6 +32,8 @@ JITTER = 0.2
 MOST_CRASHES = 5
 # A lane gives its thread back after this long, so that another organization's next event gets its turn.
 TURN_SECONDS = 0.25
+RECORD_SECONDS = 20.0  # within a lease, so that mostly nobody has begun it anew meanwhile
+RECORD_AGAIN_SECONDS = 0.5
 
 log = get_logger(__name__)
 
@@ -113,7 +115,8 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
     began = time.monotonic()
     ending = _run(platform, lane, delivery)
     duration_ms = round((time.monotonic() - began) * 1000)
-    _record(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+    held = _record_for_certain(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+    _say(delivery, ending, held=held, duration_ms=duration_ms)
     return ending.status in {"processed", "skipped", "dead"}
 
 
@@ -121,7 +124,8 @@ def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> End
     try:
         skipped = platform.handler(delivery.provider, delivery.type)(Work(platform, lane, delivery))
     except LeaseLost as error:
-        return Ending("retrying", "lost", error_code=error.code)
+        # Written only if nobody took the lane after all (its lease ended unnoticed); then nothing was tried.
+        return Ending("retrying", "lost", counts=False, error_code=error.code)
     except PermanentFailure as error:
         return Ending("dead", "dead", error_code=error.code, error=str(error))
     except TemporaryFailure as error:
@@ -169,6 +173,30 @@ def _lane_aside(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
     return f"{lane.lane_key[:150]}:aside:{delivery.id}"
 
 
+def _record_for_certain(
+    platform: Platform,
+    lane: ClaimedLane,
+    delivery: QueuedDelivery,
+    ending: Ending,
+    *,
+    attempt_id: int,
+    duration_ms: int,
+) -> bool:
+    """Record the ending; whether the lane was still ours.
+
+    Tried again while the database is away, for at most ``RECORD_SECONDS``: a restart of it must not turn
+    everything that was running into a suspect. Raises DatabaseUnavailable after that.
+    """
+    until = time.monotonic() + RECORD_SECONDS
+    while True:
+        try:
+            return _record(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+        except DatabaseUnavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(RECORD_AGAIN_SECONDS)
+
+
 def _record(
     platform: Platform,
     lane: ClaimedLane,
@@ -177,13 +205,17 @@ def _record(
     *,
     attempt_id: int,
     duration_ms: int,
-) -> None:
+) -> bool:
     """Write the ending, unless the lane has passed to another; the attempt's own row is closed in any case."""
     with platform.database.transaction(system=True) as session:
         held = lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token)
-        if held and ending.outcome != "lost":
+        if held:
             attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
         attempts.close_trace(session, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+    return held
+
+
+def _say(delivery: QueuedDelivery, ending: Ending, *, held: bool, duration_ms: int) -> None:
     say = log.info if ending.status in {"processed", "skipped"} else log.warning
     say(
         "delivery." + ("fenced" if not held else ending.outcome),
@@ -205,9 +237,18 @@ def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDeli
             if not lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
                 return False
             attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
+            attempts.close_lost(session, org_id=lane.org_id, delivery_id=delivery.id)
         log.error("delivery.dead", delivery_id=delivery.id, org_id=str(delivery.org_id), error_code="crashed")
         return True
-    return run_isolated(platform.settings, lane, delivery.id)
+    if run_isolated(platform.settings, lane, delivery.id):
+        return True
+    # Later, and a little later each time: what killed it may pass, and a child that cannot even begin
+    # (no memory, a broken installation) must not be started again and again.
+    delay = platform.settings.retry_base_seconds * (delivery.crashes + 1)
+    with platform.database.transaction(system=True) as session:
+        if lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
+            attempts.put_off_suspect(session, org_id=lane.org_id, delivery_id=delivery.id, delay_seconds=delay)
+    return False
 
 
 def deliver_suspect_here(platform: Platform, lane: ClaimedLane, delivery_id: int) -> bool:
