@@ -137,6 +137,15 @@ def upcoming_of(session: Session, org_id: UUID, phone: str, *, now: datetime) ->
     )
 
 
+def lock_next(session: Session, org_id: UUID, phone: str, *, now: datetime) -> Appointment | None:
+    """The customer's next appointment that holds a slot, locked; what changed before the lock was had counts."""
+    for found in upcoming_of(session, org_id, phone, now=now):
+        row = lock_appointment(session, org_id, found.id)
+        if row is not None and row.status in (AppointmentStatus.PENDING, AppointmentStatus.BOOKED):
+            return row
+    return None
+
+
 def held_periods(
     session: Session, org_id: UUID, calendar_id: str, *, start: datetime, end: datetime
 ) -> list[tuple[UUID, datetime, datetime]]:

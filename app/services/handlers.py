@@ -9,13 +9,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from app.models.appointments import upcoming_of
+from app.errors import CircuitOpen, DatabaseUnavailable, TemporaryFailure
+from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
 from app.services import calls, messages, texts
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
-from app.services.delivery import Handler, Skip, Work
+from app.services.delivery import SCHEDULE, Handler, LeaseLost, Skip, Work
 from app.services.own_work import OwnWork
 
 CANCEL_WORDS = {"c", "cancel"}
@@ -39,10 +40,10 @@ def _receive_text(work: Work) -> Skip | None:
         if message is None:
             return Skip("this text was stored before")
         if message.body.strip().strip(".!").casefold() in CANCEL_WORDS:
-            upcoming = upcoming_of(session, org_id, message.remote_address, now=datetime.now(UTC))
-            if upcoming:
-                upcoming[0].channel = message.channel
-                cancel_locked(session, business, upcoming[0])
+            upcoming = lock_next(session, org_id, message.remote_address, now=datetime.now(UTC))
+            if upcoming is not None:
+                upcoming.channel = message.channel
+                cancel_locked(session, business, upcoming)
             else:
                 messages.plan_text(
                     session,
@@ -64,10 +65,18 @@ def _receive_status(work: Work) -> Skip | None:
 
 
 def _finish_appointment(work: Work) -> None:
-    """Bring the calendar in line, whoever began it and however it ended."""
+    """Bring the calendar in line, whoever began it and however it ended; after the last try hold nothing."""
     business = work.platform.directory.business(work.delivery.org_id)
     appointment_id = UUID((work.delivery.body or {})["appointment_id"])
-    Pusher(work.platform, business, confirm=work.confirm).push(appointment_id)
+    pusher = Pusher(work.platform, business, confirm=work.confirm)
+    try:
+        pusher.push(appointment_id)
+    except (CircuitOpen, DatabaseUnavailable, LeaseLost):
+        raise
+    except TemporaryFailure as error:
+        if work.delivery.attempts >= len(SCHEDULE):
+            pusher.give_up(appointment_id, error.code)
+        raise
 
 
 def _note_calendar(work: Work) -> Skip | None:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from app.errors import NotFound
 from app.models.appointments import AppointmentStatus, lock_appointment
+from app.models.messages import has_opted_out
 from app.services.slots import Period
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ class Promise(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The state, and the time it is about."""
+    """The state, the time it is about, and whether the customer can be texted at all."""
 
     state: Promise
     period: Period
+    reachable: bool
 
 
 def promise(platform: Platform, business: Business, appointment_id: UUID) -> Kept:
@@ -42,9 +44,10 @@ def promise(platform: Platform, business: Business, appointment_id: UUID) -> Kep
         if row is None:
             raise NotFound("no such appointment")
         period = Period(row.starts_at, row.ends_at)
+        reachable = row.phone is not None and not has_opted_out(session, business.id, row.phone)
         if row.status in (AppointmentStatus.FAILED, AppointmentStatus.CANCELLED):
-            return Kept(Promise.GONE, period)
+            return Kept(Promise.GONE, period, reachable)
         if row.calendar_action is None:
-            return Kept(Promise.DONE, period)
+            return Kept(Promise.DONE, period, reachable)
         row.promised_text = True
-        return Kept(Promise.NOTED, period)
+        return Kept(Promise.NOTED, period, reachable)

@@ -29,11 +29,16 @@ def slot_gone(business: str, wanted: Period, alternatives: Sequence[Period], zon
 
 
 def move_failed(business: str, wanted: Period, kept: Period, zone: ZoneInfo) -> str:
-    """The noted new time was taken, so the old one stands."""
+    """The noted new time cannot be had, so the old one stands."""
     return (
-        f"{business}: sorry, {say_time(wanted.start, zone)} has gone in the meantime. "
+        f"{business}: sorry, {say_time(wanted.start, zone)} is not possible after all. "
         f"Your appointment stays on {say_time(kept.start, zone)}."
     )
+
+
+def not_booked(business: str, wanted: Period, zone: ZoneInfo) -> str:
+    """The noted time could not be written to the calendar, for no fault of the customer's."""
+    return f"{business}: sorry, we could not book {say_time(wanted.start, zone)}. Please call us."
 
 
 def nothing_to_cancel(business: str) -> str:

@@ -1,20 +1,21 @@
 """What the assistant may ask for while a caller listens: definitions, and the sentences it gets back.
 
-Owns each tool's arguments and wording. A tool answers with one line to be spoken from; it raises
-nothing for what a caller may say wrong. How long it may take, and asking twice, are ``answers.py``'s.
+Owns what each tool does and its wording; its arguments are in ``tool_arguments.py``. A tool answers
+with one line to be spoken from; it raises nothing for what a caller may say wrong. How long it may
+take, and asking twice, are ``answers.py``'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-import phonenumbers
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, TemporaryFailure
 from app.integrations.deadline import Deadline
@@ -27,76 +28,44 @@ from app.services.calendar_push import TRY_SECONDS_WAITING, Pusher
 from app.services.messages import plan_text
 from app.services.promises import Promise, promise
 from app.services.slots import Period, local_iso, parse_when, say_time
+from app.services.tool_arguments import (
+    Arguments,
+    BookAppointment,
+    CancelAppointment,
+    CheckAvailability,
+    RescheduleAppointment,
+    SendText,
+    plain_property,
+)
+from app.services.tool_arguments import normalise_phone as normalise_phone  # known by this name elsewhere
 
 if TYPE_CHECKING:
     from app.services.directory import Business
     from app.services.platform import Platform
 
-LONGEST_TEXT = 1600
 MOST_OFFERED = 8
-FEWEST_DIGITS = 6  # shorter ones are "possible" within one town, and reach nobody from elsewhere
 CALENDAR_AWAY = "I can't reach the calendar just now."
-
-_TIME = "ISO 8601, with an offset or local to the business, e.g. 2026-12-01T15:00"
-_PHONE = "The customer's phone number, in international form if possible, e.g. +4915112345678"
-
-
-class Arguments(BaseModel):
-    """Arguments of a tool; unknown ones are ignored, because models invent some."""
-
-    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
-
-
-class CheckAvailability(Arguments):
-    """Find free appointment times."""
-
-    start: str = Field(description=f"From when to look: a date or a time; {_TIME}", min_length=1)
-    end: str | None = Field(None, description="Until when to look; a week from start if left out")
-
-
-class BookAppointment(Arguments):
-    """Book an appointment for the caller and text a confirmation."""
-
-    start: str = Field(description=f"When it begins; {_TIME}", min_length=1)
-    name: str = Field(description="The customer's name", min_length=1, max_length=200)
-    phone: str = Field(description=_PHONE, min_length=1)
-    channel: str | None = Field(None, description="How to text the confirmation: sms or whatsapp")
-    notes: str | None = Field(None, description="Anything the business should know", max_length=2000)
-
-
-class RescheduleAppointment(Arguments):
-    """Move the caller's upcoming appointment to another time."""
-
-    phone: str = Field(description=_PHONE, min_length=1)
-    new_start: str = Field(description=f"When it shall begin; {_TIME}", min_length=1)
-    start: str | None = Field(None, description=f"Which appointment, if there are several: its time now; {_TIME}")
-
-
-class CancelAppointment(Arguments):
-    """Cancel the caller's upcoming appointment."""
-
-    phone: str = Field(description=_PHONE, min_length=1)
-    start: str | None = Field(None, description=f"Which appointment, if there are several: its time; {_TIME}")
-
-
-class SendText(Arguments):
-    """Send the caller a text message."""
-
-    phone: str = Field(description=_PHONE, min_length=1)
-    text: str = Field(description="What to send", min_length=1, max_length=LONGEST_TEXT)
-    channel: str | None = Field(None, description="sms or whatsapp")
+UNCERTAIN = "I can't tell yet whether that worked. If it did, a text will follow. Please offer to take a message."
+CONFIRMED = "A confirmation is being texted."
+OPTED_OUT = "No confirmation comes by text, because that number has opted out of our texts."
 
 
 @dataclass(slots=True)
 class Asking:
-    """One tool call while it is worked on; ``held`` is the appointment it has touched so far."""
+    """One tool call while it is worked on: what is certain so far, should its time run out.
+
+    ``held`` is the appointment it has touched; ``certain`` a sentence that is true whatever follows;
+    ``done`` how its success is told.
+    """
 
     platform: Platform
     business: Business
     deadline: Deadline
     call_id: str | None
     tool_call_id: str
-    held: UUID | None = field(default=None)
+    held: UUID | None = None
+    certain: str | None = None
+    done: str = "Booked for"
 
     @property
     def zone(self) -> ZoneInfo:
@@ -110,6 +79,7 @@ class Asking:
 
 def check_availability(asking: Asking, args: CheckAvailability) -> str:
     """Free times, from our own appointments and the calendar's busy periods."""
+    asking.certain = f"{CALENDAR_AWAY} Please offer to take a message."
     start = max(parse_when(args.start, asking.zone), datetime.now(UTC))
     end = parse_when(args.end, asking.zone) if args.end else start + timedelta(days=7)
     if args.end and len(args.end) == len("2026-12-01"):
@@ -147,11 +117,12 @@ def book_appointment(asking: Asking, args: BookAppointment) -> str:
         return _refuse_time(asking, wanted, error)
     except TemporaryFailure:
         return unfinished(asking)
-    return _say_booked(asking, row)
+    return _say_done(asking, row)
 
 
 def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
     """Move the appointment, pending or booked."""
+    asking.done = "Moved to"
     wanted = _slot(asking, args.new_start)
     row = _find(asking, args.phone, args.start)
     try:
@@ -162,18 +133,16 @@ def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
         return _refuse_time(asking, wanted, error)
     except TemporaryFailure:
         return unfinished(asking)
-    return f"Moved to {say_time(row.starts_at, asking.zone)}. A confirmation is being texted."
+    return _say_done(asking, row)
 
 
 def cancel_appointment(asking: Asking, args: CancelAppointment) -> str:
     """Cancel the appointment, pending or booked. Its row is the truth, so this needs no calendar to be true."""
     row = _find(asking, args.phone, args.start)
     row = appointments.cancel(asking.platform, asking.business, row.id)
-    said = f"The appointment on {say_time(row.starts_at, asking.zone)} is cancelled."
-    try:
+    said = asking.certain = f"The appointment on {say_time(row.starts_at, asking.zone)} is cancelled."
+    with suppress(TemporaryFailure, PermanentFailure):  # the calendar follows; the slot is free already
         _push(asking, row)
-    except TemporaryFailure:
-        return said  # the calendar follows; the slot is free already
     return said
 
 
@@ -202,14 +171,17 @@ def send_text(asking: Asking, args: SendText) -> str:
 
 def unfinished(asking: Asking) -> str:
     """What to say when the time is up or the calendar is away: only what is certain."""
+    if asking.certain is not None:
+        return asking.certain
     if asking.held is None:
-        return f"{CALENDAR_AWAY} Nothing is booked yet; please offer to take a message."
+        return UNCERTAIN  # what is under way may still be committed: neither promised nor denied
     kept = promise(asking.platform, asking.business, asking.held)
     when = say_time(kept.period.start, asking.zone)
     if kept.state is Promise.NOTED:
-        return f"{CALENDAR_AWAY} I've noted {when} and will text you the confirmation."
+        follows = " and will text you the confirmation" if kept.reachable else ""
+        return f"{CALENDAR_AWAY} I've noted {when}{follows}."
     if kept.state is Promise.DONE:
-        return f"Booked for {when}. A confirmation is being texted."
+        return f"{asking.done} {when}. {CONFIRMED if kept.reachable else OPTED_OUT}"
     return f"Sorry, {when} is not free any more. Please ask for another time."
 
 
@@ -238,7 +210,7 @@ class Tool:
     def definition(self, server_url: str | None = None) -> dict[str, Any]:
         """The tool in Vapi's own format, ready for its API."""
         schema = self.arguments.model_json_schema()
-        properties = {name: _plain(prop) for name, prop in schema["properties"].items()}
+        properties = {name: plain_property(prop) for name, prop in schema["properties"].items()}
         definition: dict[str, Any] = {
             "type": "function",
             "async": False,
@@ -267,23 +239,6 @@ TOOLS = {
         Tool("send_text", SendText, send_text),
     )
 }
-
-
-def normalise_phone(said: str, *, near: str | None) -> str:
-    """E.164 from a number as it was said; raises InvalidInput without repeating it."""
-    region = None
-    if near:
-        try:
-            region = phonenumbers.region_code_for_number(phonenumbers.parse(near))
-        except phonenumbers.NumberParseException:
-            region = None
-    try:
-        number = phonenumbers.parse(said, region)
-    except phonenumbers.NumberParseException:
-        raise InvalidInput("the phone number is not complete") from None
-    if not phonenumbers.is_possible_number(number) or len(str(number.national_number)) < FEWEST_DIGITS:
-        raise InvalidInput("the phone number is not complete")
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
 def _slot(asking: Asking, said: str) -> Period:
@@ -319,11 +274,13 @@ def _refuse_time(asking: Asking, wanted: Period, error: Exception) -> str:
     """Why not, and the next free times, as far as they are known in the time that is left."""
     said = say_time(wanted.start, asking.zone)
     reason = f"{said} is taken." if isinstance(error, SlotTaken) else f"{said} doesn't work: {error}."
+    start = max(wanted.start, datetime.now(UTC))
+    end = start + timedelta(days=7)
     try:
-        busy = _calendar_busy(asking, Period(wanted.start, wanted.start + timedelta(days=7)))
+        busy = _calendar_busy(asking, Period(start, end))
     except TemporaryFailure:
         return f"{reason} Please ask for another time."
-    free = appointments.offer(asking.platform, asking.business, busy, start=wanted.start)
+    free = appointments.offer(asking.platform, asking.business, busy, start=start, end=end)
     return f"{reason} {_say_free(asking, free)}"
 
 
@@ -334,13 +291,10 @@ def _say_free(asking: Asking, slots: list[Period]) -> str:
     return f"Free times: {said}."
 
 
-def _say_booked(asking: Asking, row: Appointment) -> str:
+def _say_done(asking: Asking, row: Appointment) -> str:
     when = say_time(row.starts_at, asking.zone)
-    if row.status == AppointmentStatus.BOOKED:
-        return f"Booked for {when}. A confirmation is being texted."
-    return f"The appointment on {when} is {row.status}."
-
-
-def _plain(prop: dict[str, Any]) -> dict[str, Any]:
-    """A property without pydantic's titles and nulls, as providers of models expect it."""
-    return {"type": "string", "description": prop.get("description", "")}
+    if row.status != AppointmentStatus.BOOKED:
+        return f"The appointment on {when} is {row.status}."
+    with asking.platform.database.transaction(asking.business.id) as session:
+        refused = row.phone is not None and has_opted_out(session, asking.business.id, row.phone)
+    return f"{asking.done} {when}. {OPTED_OUT if refused else CONFIRMED}"

@@ -1,0 +1,219 @@
+"""What is written back of a push: the row under its lock decides, whoever comes first.
+
+Owns every change a push makes to an appointment, and who is texted about it. Calls nobody outside,
+so that each change is one short transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.integrations.google_calendar import CalendarEvent
+from app.models import appointments as rows
+from app.models.appointments import Appointment, AppointmentStatus, CalendarAction
+from app.services import texts
+from app.services.appointments import plan_finish, text_customer
+from app.services.slots import Period
+
+if TYPE_CHECKING:
+    from app.services.directory import Business
+    from app.services.platform import Platform
+
+_HOLDING = (AppointmentStatus.PENDING, AppointmentStatus.BOOKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The row as it was when the calendar was asked, detached."""
+
+    id: UUID
+    action: str
+    version: int
+    event_id: str
+    begun_before: bool
+    confirmed: bool
+    period: Period
+    previous: Period | None
+    etag: str | None
+    name: str
+    notes: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The row's side of a push. ``waiting``: a caller is on the line and hears the outcome instead of reading it."""
+
+    platform: Platform
+    business: Business
+    waiting: bool
+
+    def begin(self, appointment_id: UUID) -> Snapshot | None:
+        """What is to be done, noted as begun; None when the calendar knows everything. Raises NotFound."""
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.lock_appointment(session, self.business.id, appointment_id)
+            if row is None:
+                raise NotFound("no such appointment")
+            if row.calendar_action is None:
+                return None
+            begun_before = row.creation_begun
+            if row.calendar_action == CalendarAction.CREATE:
+                row.creation_begun = True
+            return _snapshot(row, begun_before=begun_before)
+
+    def read(self, appointment_id: UUID) -> Appointment:
+        """The row as it is now, detached. Raises NotFound."""
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.find_appointment(session, self.business.id, appointment_id)
+            if row is None:
+                raise NotFound("no such appointment")
+            return row
+
+    def done(self, snapshot: Snapshot, event: CalendarEvent | None) -> None:
+        """Google has done it: say so in the row, unless people have decided otherwise in the meantime."""
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.lock_appointment(session, self.business.id, snapshot.id)
+            if row is None:
+                return
+            if event is not None:
+                row.google_event_id, row.google_etag = event.id, event.etag
+            if row.status not in _HOLDING:
+                self._done_too_late(session, row, snapshot)
+                return
+            row.status = AppointmentStatus.BOOKED
+            if row.version != snapshot.version:  # moved while we were away; what Google has now is the old time
+                row.calendar_action = CalendarAction.MOVE
+                row.previous_starts_at, row.previous_ends_at = snapshot.period.start, snapshot.period.end
+                return
+            moved = snapshot.action == CalendarAction.MOVE
+            row.calendar_action = row.previous_starts_at = row.previous_ends_at = None
+            body = texts.confirmation(self.business.name, snapshot.period, self._zone, moved=moved)
+            text_customer(session, row, body, purpose="confirmation")
+        self.platform.bell.ring()
+
+    def new_creation(self, snapshot: Snapshot) -> None:
+        """Its event was deleted, and a deleted event keeps its id for ever: create one with the next id."""
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.lock_appointment(session, self.business.id, snapshot.id)
+            if row is None or row.event_id != snapshot.event_id or row.status not in _HOLDING:
+                return
+            row.creations += 1
+            row.creation_begun = False
+            row.google_event_id = row.google_etag = None
+            row.calendar_action = CalendarAction.CREATE
+
+    def lose_slot(self, snapshot: Snapshot, alternatives: list[Period]) -> bool:
+        """Somebody else has the time in the calendar; False when the row has changed meanwhile."""
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.lock_appointment(session, self.business.id, snapshot.id)
+            if row is None or row.version != snapshot.version or not _is_creating(row):
+                return False
+            _fail(session, row, "slot_taken", begun_before=snapshot.begun_before)
+            if not self._is_told(row):
+                body = texts.slot_gone(self.business.name, snapshot.period, alternatives, self._zone)
+                text_customer(session, row, body, purpose="slot_gone")
+        self.platform.bell.ring()
+        return True
+
+    def move_back(self, snapshot: Snapshot, kept: Period) -> bool:
+        """The new time cannot be had, and the calendar has ``kept``; False when the row has changed meanwhile.
+
+        Should somebody have booked that time since, both have it: a conflict for a person to settle.
+        """
+        try:
+            moved = self._move_back(snapshot, kept, conflict=False)
+        except IntegrityError:
+            moved = self._move_back(snapshot, kept, conflict=True)
+        self.platform.bell.ring()
+        return moved
+
+    def give_up(self, snapshot: Snapshot, failure: str) -> None:
+        """The calendar will never take it: nothing is held for ever, and whoever waits for a text gets one.
+
+        A deletion stays to be done: the slot is free already, and a replay can finish it.
+        """
+        if snapshot.action == CalendarAction.MOVE:
+            self.move_back(snapshot, snapshot.previous or snapshot.period)
+            return
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.lock_appointment(session, self.business.id, snapshot.id)
+            if row is None or row.version != snapshot.version or not _is_creating(row):
+                return
+            _fail(session, row, failure, begun_before=snapshot.begun_before)
+            if not self._is_told(row):
+                body = texts.not_booked(self.business.name, snapshot.period, self._zone)
+                text_customer(session, row, body, purpose="not_booked")
+        self.platform.bell.ring()
+
+    def _move_back(self, snapshot: Snapshot, kept: Period, *, conflict: bool) -> bool:
+        with self.platform.database.transaction(self.business.id) as session:
+            row = rows.lock_appointment(session, self.business.id, snapshot.id)
+            if row is None or row.version != snapshot.version or row.status not in _HOLDING:
+                return False
+            row.starts_at, row.ends_at = kept.start, kept.end
+            row.calendar_action = row.previous_starts_at = row.previous_ends_at = None
+            row.version += 1
+            if conflict:
+                row.external_conflict, row.failure = True, "move_failed"
+            session.flush()
+            if not self._is_told(row):
+                body = texts.move_failed(self.business.name, snapshot.period, kept, self._zone)
+                text_customer(session, row, body, purpose="move_failed")
+        return True
+
+    def _done_too_late(self, session: Session, row: Appointment, snapshot: Snapshot) -> None:
+        if snapshot.action == CalendarAction.DELETE:
+            row.calendar_action = None
+        else:  # our event came after the appointment was given up: it has to go again
+            row.calendar_action = CalendarAction.DELETE
+            plan_finish(session, row, after=timedelta(0))
+
+    def _is_told(self, row: Appointment) -> bool:
+        """Whether the outcome is heard on the line, and no text was promised."""
+        return self.waiting and not row.promised_text
+
+    @property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.business.timezone)
+
+
+def _is_creating(row: Appointment) -> bool:
+    return row.status in _HOLDING and row.calendar_action == CalendarAction.CREATE
+
+
+def _fail(session: Session, row: Appointment, failure: str, *, begun_before: bool) -> None:
+    """Give the slot up; an earlier try's insert may still arrive at Google, and has to go again."""
+    row.status, row.failure = AppointmentStatus.FAILED, failure
+    row.calendar_action = CalendarAction.DELETE if begun_before else None
+    session.flush()
+    if begun_before:
+        plan_finish(session, row)
+
+
+def _snapshot(row: Appointment, *, begun_before: bool) -> Snapshot:
+    assert row.calendar_action is not None
+    previous = (
+        Period(row.previous_starts_at, row.previous_ends_at)
+        if row.previous_starts_at is not None and row.previous_ends_at is not None
+        else None
+    )
+    return Snapshot(
+        id=row.id,
+        action=row.calendar_action,
+        version=row.version,
+        event_id=row.event_id,
+        begun_before=begun_before,
+        confirmed=row.google_event_id is not None,
+        period=Period(row.starts_at, row.ends_at),
+        previous=previous,
+        etag=row.google_etag,
+        name=row.name,
+        notes=row.notes,
+    )
