@@ -22,6 +22,7 @@ BELL_KEY = "voicedesk:bell"
 BELL_SECONDS = 5  # a bell whose worker died before answering it is silent for no longer
 JOB_TIMEOUT_SECONDS = 180
 RESULT_SECONDS = 60
+ENOUGH_JOBS = 20  # that many wait and no worker takes them: one more would tell nobody anything
 
 log = get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Bell:
         self._link = link
         self.on_silence = on_silence
         self._wanted = threading.Event()
+        self._pending = False
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._stopping = False
@@ -41,6 +43,7 @@ class Bell:
         """Say that there is work; returns at once. Many calls while the ringer is busy are one ring."""
         if self._thread is None or not self._thread.is_alive():
             self._begin()
+        self._pending = True
         self._wanted.set()
 
     def ring_now(self) -> bool:
@@ -68,7 +71,7 @@ class Bell:
             return  # without Redis nobody can ring; the flag ends by itself
 
     def stop(self) -> None:
-        """Let the ringer end; for tests and shutdown."""
+        """Let the ringer end, after a last ring if one is wanted."""
         self._stopping = True
         self._wanted.set()
         if self._thread is not None:
@@ -87,15 +90,18 @@ class Bell:
         while not self._stopping:
             wanted.wait()
             wanted.clear()
-            if self._stopping:
-                return
-            if not self.ring_now() and self.on_silence is not None:
-                self.on_silence()
+            if self._pending:
+                self._pending = False
+                if not self.ring_now() and self.on_silence is not None and not self._stopping:
+                    self.on_silence()
 
 
 def _enqueue_drain(redis: Redis) -> None:
     try:
-        Queue(QUEUE_NAME, connection=redis).enqueue(
+        queue = Queue(QUEUE_NAME, connection=redis)
+        if queue.count >= ENOUGH_JOBS:
+            return  # each of them, when it begins, sees what was committed before now
+        queue.enqueue(
             DRAIN_JOB,
             job_timeout=JOB_TIMEOUT_SECONDS,
             result_ttl=RESULT_SECONDS,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from rq.job import Job
 from rq_scheduler import Scheduler
+
+FOR_EVER = -1  # an entry's own record must outlive its run, or the entry goes with it and begins anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ def register(scheduler: Scheduler) -> None:
             scheduler.cancel(job)
     for entry in SCHEDULE:
         known = present.get(entry.id)
-        if known is not None and known.func_name == entry.job and known.meta.get("interval") == entry.every_seconds:
+        if known is not None and _is_as_listed(known, entry):
             continue
         if known is not None:
             scheduler.cancel(known)
@@ -47,6 +50,26 @@ def register(scheduler: Scheduler) -> None:
             repeat=None,
             id=entry.id,
             timeout=entry.timeout_seconds,
-            result_ttl=60,
+            result_ttl=FOR_EVER,
             description=entry.id,
         )
+
+
+def _is_as_listed(known: Job, entry: Entry) -> bool:
+    listed = (entry.job, entry.every_seconds, entry.timeout_seconds, FOR_EVER)
+    return listed == (known.func_name, known.meta.get("interval"), known.timeout, known.result_ttl)
+
+
+class OnceScheduler(Scheduler):  # type: ignore[misc]
+    """rq-scheduler, which puts an entry into the queue once: not again while it still waits there.
+
+    Without a worker a day's sweeps would otherwise pile up, and stand before the next bell.
+    """
+
+    def enqueue_job(self, job: Job) -> None:
+        """Queue the entry, or, when it waits there already, only give it its next date."""
+        if self.get_queue_for_job(job).get_job_position(job.id) is None:
+            super().enqueue_job(job)
+            return
+        next_at = datetime.now(UTC).timestamp() + job.meta["interval"]
+        self.connection.zadd(self.scheduled_jobs_key, {job.id: next_at})

@@ -12,14 +12,13 @@ import threading
 from types import FrameType
 
 import redis
-from rq_scheduler import Scheduler
 
 from app.config import load_settings
 from app.errors import ConfigurationError
 from app.observability.logging import configure_logging, describe, get_logger
 from app.queue import QUEUE_NAME
 from app.redis import RedisAway, RedisLink
-from workers.schedule import register
+from workers.schedule import OnceScheduler, register
 
 POLL_SECONDS = 1.0
 
@@ -42,7 +41,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    scheduler = Scheduler(queue_name=QUEUE_NAME, connection=connection, interval=POLL_SECONDS)
+    scheduler = OnceScheduler(queue_name=QUEUE_NAME, connection=connection, interval=POLL_SECONDS)
     log.info("scheduler.started")
     while not stopping.wait(POLL_SECONDS):
         try:

@@ -40,6 +40,8 @@ _lock = threading.Lock()
 def runtime() -> Runtime:
     """This process's runtime; built at the first call, also under a plain `rq worker`."""
     global _runtime
+    if _runtime is not None:
+        return _runtime  # without the lock: a signal's handler asks too, and may interrupt who holds it
     with _lock:
         if _runtime is None:
             _runtime = Runtime()
@@ -61,9 +63,13 @@ class Worker(SimpleWorker):
         except DatabaseUnavailable:
             log.warning("worker.no_database")  # checked again with the first connection
         runtime().platform.bell.ring()  # what came while no worker lived
-        return bool(super().work(*args, **kwargs))
+        try:
+            return bool(super().work(*args, **kwargs))
+        finally:
+            runtime().platform.close()  # rings once more for what a stopped drain has left
 
     def request_stop(self, signum: Any, frame: Any) -> None:
         """SIGTERM, SIGINT: end the running drain early; it finishes what it has begun."""
         runtime().stopping.set()
+        runtime().platform.caretaker.stop(timeout_seconds=0)  # a sweep may be delivering too
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]

@@ -75,6 +75,7 @@ class Platform:
 
     def close(self) -> None:
         """End in order: claim nothing more, finish what runs, then let the connections go."""
+        self.bell.on_silence = None  # or a last ring would begin the caretaker anew
         self.caretaker.stop()
         self.bell.stop()
         self.database.dispose()
