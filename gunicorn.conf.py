@@ -14,6 +14,10 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from app.config import load_settings
+from app.database import Database
+from app.errors import ConfigurationError, DatabaseUnavailable
+
 
 def _number(name: str, default: int, least: int, most: int) -> int:
     """A whole number from the environment; a wrong one ends the start with one readable line."""
@@ -59,6 +63,21 @@ logger_class = DiscreetLogger
 accesslog = None  # the application logs one line an event; `--access-logfile -` adds gunicorn's
 access_log_format = "%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms"
 control_socket_disable = True  # its default place is shared by all gunicorns of one user
+
+
+def on_starting(_server: Any) -> None:
+    """End the whole start when a setting is wrong or the database role sees too much; gunicorn itself
+    would start a failing worker again for ever."""
+    try:
+        settings = load_settings()
+        database = Database(settings)
+        database.verify_role()
+        database.dispose()
+    except ConfigurationError as error:
+        sys.stderr.write(f"Voicedesk does not start: {error}\n")
+        raise SystemExit(78) from None  # EX_CONFIG
+    except DatabaseUnavailable:
+        sys.stderr.write("The database is away; its role is checked with the first connection.\n")
 
 
 def post_worker_init(worker: Any) -> None:
