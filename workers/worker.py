@@ -71,5 +71,5 @@ class Worker(SimpleWorker):
     def request_stop(self, signum: Any, frame: Any) -> None:
         """SIGTERM, SIGINT: end the running drain early; it finishes what it has begun."""
         runtime().stopping.set()
-        runtime().platform.caretaker.stop(timeout_seconds=0)  # a sweep may be delivering too
+        runtime().platform.caretaker.claim_no_more()  # a sweep may be delivering too
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]

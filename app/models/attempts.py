@@ -146,7 +146,17 @@ def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
     """Pull forward what waits for a circuit that has closed, spread so that no burst exceeds the rate.
 
     The rate counts per organization, because that is whose provider account is used. Returns how many.
+    Locks the lanes first and in order, as intake does: against deadlocks, and so that whoever is giving
+    one of them back reads the new date.
     """
+    session.execute(
+        text(
+            "SELECT FROM lanes l WHERE (l.org_id, l.lane_key) IN (SELECT d.org_id, d.lane_key"
+            f" FROM webhook_delivery_log d WHERE d.waiting_on = :circuit AND d.{UNFINISHED})"
+            " ORDER BY l.org_id, l.lane_key FOR UPDATE"
+        ),
+        {"circuit": circuit},
+    )
     return len(
         session.execute(
             text(
@@ -186,7 +196,10 @@ def reopen(session: Session, *, org_id: UUID, delivery_id: int) -> bool:
     if found is None:
         return False
     session.execute(
-        text("INSERT INTO lanes (org_id, lane_key, due_at) VALUES (:org, :lane, now()) ON CONFLICT DO NOTHING"),
+        text(  # never updates anything, but locks: a lane of that name may just be ending
+            "INSERT INTO lanes (org_id, lane_key, due_at) VALUES (:org, :lane, now())"
+            " ON CONFLICT (org_id, lane_key) DO UPDATE SET due_at = now() WHERE lanes.due_at IS NULL"
+        ),
         {"org": org_id, "lane": found},
     )
     return True

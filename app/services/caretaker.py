@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from app.errors import DatabaseUnavailable
 from app.models.lanes import end_impossible_leases, next_due
-from app.models.operations import hold_singleton
+from app.models.operations import hold_singleton, release_singleton
 from app.observability.logging import describe, get_logger
 from app.services.drain import Drain
 
@@ -40,6 +40,7 @@ class Caretaker:
         self._nudged = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._swept = False
         self._name = f"{socket.gethostname()}:{os.getpid()}"
 
     def start(self) -> None:
@@ -55,12 +56,18 @@ class Caretaker:
         self.start()
         self._nudged.set()
 
+    def claim_no_more(self) -> None:
+        """End early whatever is being delivered here; returns at once, also from a signal's handler."""
+        self._stopping.set()
+
     def stop(self, timeout_seconds: float = 20.0) -> None:
         """Claim nothing more and wait for what is running, at most that long."""
         self._stopping.set()
         self._nudged.set()
         if self._thread is not None:
             self._thread.join(timeout=timeout_seconds)
+        if self._swept:
+            self._give_back_role()
 
     def _run(self) -> None:
         swept = 0.0
@@ -89,10 +96,20 @@ class Caretaker:
         with self._platform.database.transaction(system=True) as session:
             if not hold_singleton(session, "sweeper", holder=self._name, lease=SWEEPER_LEASE):
                 return
+            self._swept = True
             end_impossible_leases(session, lease_seconds=self._platform.settings.lease_seconds)
             due, since_seconds = next_due(session)
         if due and (not self._platform.bell.ring_now() or since_seconds > OVERDUE_SECONDS):
             self._deliver()
+
+    def _give_back_role(self) -> None:
+        """So that the next process sweeps at once, and not when the lease ends."""
+        self._swept = False
+        try:
+            with self._platform.database.transaction(system=True) as session:
+                release_singleton(session, "sweeper", holder=self._name)
+        except DatabaseUnavailable:
+            log.warning("caretaker.no_database")  # the lease ends by itself
 
     def _deliver(self) -> None:
         self._drain.run(keep_going=lambda: not self._stopping.is_set())

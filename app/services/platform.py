@@ -18,7 +18,7 @@ from app.integrations.slack import SlackAlerts
 from app.integrations.twilio import TwilioMessages
 from app.integrations.vapi import VapiClient
 from app.models.attempts import wake_waiting
-from app.observability.logging import get_logger
+from app.observability.logging import describe, get_logger
 from app.queue import Bell
 from app.redis import RedisAway, RedisLink
 from app.services.caretaker import Caretaker
@@ -92,5 +92,8 @@ class Platform:
                 woken = wake_waiting(session, circuit, per_second=WAKE_PER_SECOND)
         except DatabaseUnavailable:
             return  # they have a date of their own
+        except Exception as error:  # noqa: BLE001 - a thread's end; they have a date of their own
+            log.error("circuit.not_woken", circuit=circuit, **describe(error))
+            return
         log.info("circuit.woken", circuit=circuit, deliveries=woken)
         self.bell.ring()
