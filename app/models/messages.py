@@ -90,9 +90,13 @@ class Message(Base):
     updated_at: Mapped[CreatedAt]
 
     def move(self, status: str) -> bool:
-        """Go to ``status`` if that is forward (or a fate after ``sent``); False, and no change, if it is not."""
+        """Go to ``status`` if that is forward (or a fate after ``sent``); False, and no change, if it is not.
+
+        What was delivered or read cannot fail any more.
+        """
         old, new = RANK[MessageStatus(self.status)], RANK[MessageStatus(status)]
-        if new <= old or old == FINAL_RANK:
+        arrived = old >= RANK[MessageStatus.DELIVERED]
+        if new <= old or (arrived and new == FINAL_RANK):
             return False
         self.status = status
         return True

@@ -1,13 +1,12 @@
 """Texts: planned as a row, sent once, and moved forward by whatever news comes.
 
-Owns the rule "when in doubt, never twice". A text is committed as ``sending`` before Twilio is asked;
-one whose fate is unknown is settled by its status callback, or looked up among SIDs that no other row
-owns, before anything is repeated.
+A text is committed as ``sending`` before Twilio is asked; one whose fate is unknown is settled by its
+status callback, or looked up (``message_settling.py``), before anything is repeated.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,12 +21,12 @@ from app.errors import (
     RecipientOptedOut,
     TemporaryFailure,
 )
-from app.integrations.twilio import SentMessage, TwilioCredentials, conversation_lane
+from app.integrations.twilio import SentMessage, conversation_lane
 from app.models import messages as rows
 from app.models.messages import Message, MessageStatus
-from app.observability.logging import get_logger
 from app.services import own_work
 from app.services.delivery import Postponed, Work
+from app.services.message_settling import apply_status, look_after, settle_unknown, twilio_of
 from app.services.own_work import OwnWork
 
 if TYPE_CHECKING:
@@ -35,12 +34,7 @@ if TYPE_CHECKING:
     from app.services.platform import Platform
 
 SEND_TIMEOUT_SECONDS = 10.0
-GIVE_UP_LOOKING = timedelta(minutes=10)
-NEEDED_LOOKUPS = 2
-# Twilio answers a send with one of these; all mean "it is theirs now".
-_TWILIO_SENT = {"accepted", "scheduled", "queued", "sending", "sent"}
-
-log = get_logger(__name__)
+WINDOW_CLOSED = "63016"  # Twilio docs: WhatsApp takes no free text 24 hours after the customer's last message
 
 
 def plan_text(
@@ -94,9 +88,9 @@ def send(work: Work) -> None:
     if message is None:
         return
     if message.status != MessageStatus.PLANNED:
-        _settle_unknown(work, message)
+        settle_unknown(work, message)
         return
-    endpoint, credentials = _twilio(platform, org_id)
+    endpoint, credentials = twilio_of(platform, org_id)
     work.confirm()
     if not _mark_sending(platform, org_id, message_id):
         return
@@ -111,7 +105,7 @@ def send(work: Work) -> None:
         )
     except TemporaryFailure as error:
         if isinstance(error, ProviderUnavailable | DeadlineExceeded) and error.maybe_done:
-            raise Postponed("it is not known whether Twilio sent it", after=_look_after(platform)) from error
+            raise Postponed("it is not known whether Twilio sent it", after=look_after(platform)) from error
         _back_to_planned(platform, org_id, message_id)
         raise
     except PermanentFailure as error:
@@ -147,7 +141,9 @@ def record_status(work: Work) -> str | None:
         if message.provider_sid not in (None, news["message_sid"]):
             return "the text has another SID; the first one stands"
         message.provider_sid = news["message_sid"]
-        _apply_status(session, message, news["status"], news.get("error_code"))
+        apply_status(session, message, news["status"], news.get("error_code"))
+        _send_by_sms_instead(session, message)
+    work.platform.bell.ring()
     return None
 
 
@@ -222,6 +218,27 @@ def _refuse(platform: Platform, org_id: UUID, message_id: UUID, error: Permanent
         message.error = str(error)
         if opted_out:
             rows.record_opt_out(session, org_id, message.remote_address, source="provider")
+        _send_by_sms_instead(session, message)
+    platform.bell.ring()
+
+
+def _send_by_sms_instead(session: Session, message: Message) -> None:
+    """WhatsApp refused the text because its window is closed: it has certainly not arrived, so SMS may carry it."""
+    undelivered = message.status in (MessageStatus.FAILED, MessageStatus.UNDELIVERED)
+    has_number = message.remote_address.startswith("+")
+    if message.channel != "whatsapp" or not undelivered or message.error_code != WINDOW_CLOSED or not has_number:
+        return
+    plan_text(
+        session,
+        message.org_id,
+        to=message.remote_address,
+        body=message.body,
+        channel="sms",
+        idempotency_key=f"sms-instead:{message.id}",
+        purpose=message.purpose or "sms_instead",
+        appointment_id=message.appointment_id,
+        call_id=message.call_id,
+    )
 
 
 def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMessage) -> None:
@@ -233,103 +250,7 @@ def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMe
         if message.provider_sid is None:
             message.provider_sid = sent.sid
         message.own_address = message.own_address or sent.sender
-        _apply_status(session, message, sent.status or "queued", None)
-
-
-def _apply_status(session: Session, message: Message, provider_status: str, error_code: str | None) -> None:
-    status = MessageStatus.SENT if provider_status in _TWILIO_SENT else provider_status
-    if status not in set(MessageStatus):
-        return
-    if message.status == MessageStatus.PLANNED:  # news of a text that we had taken for not sent
-        message.status = MessageStatus.SENDING
-    if message.move(status) or message.provider_status is None:
-        message.provider_status = provider_status
-    message.updated_at = datetime.now(UTC)
-    if error_code and message.status in (MessageStatus.FAILED, MessageStatus.UNDELIVERED):
-        message.error_code = error_code
-        if error_code == "21610":
-            rows.record_opt_out(session, message.org_id, message.remote_address, source="provider")
-
-
-def _look_after(platform: Platform) -> timedelta:
-    return timedelta(seconds=platform.settings.unknown_lookup_seconds)
-
-
-def _settle_unknown(work: Work, message: Message) -> None:
-    """A text found in ``sending``: look it up at Twilio, twice, before it is sent again; never guess.
-
-    1 wait for its callback; 2 look among SIDs nobody owns; 3 exactly one fits: it is that one;
-    4 several: a person must look; 5 none, twice: send again; 6 unclear for ten minutes: give up, openly.
-    """
-    platform, org_id = work.platform, message.org_id
-    pause = _look_after(platform)
-    since = message.sending_since or message.created_at
-    waited = datetime.now(UTC) - (message.looked_up_at or since)
-    if waited < pause:
-        raise Postponed("waiting for a status callback before looking it up", after=pause - waited)
-    if datetime.now(UTC) - since > max(GIVE_UP_LOOKING, 4 * pause):
-        _leave_unknown(platform, org_id, message.id)
-        raise PermanentFailure("it cannot be told whether Twilio sent this text; it is not sent again", code="unknown")
-    candidates = _find_candidates(platform, message, since)
-    with platform.database.transaction(org_id) as session:
-        row = rows.lock_message(session, org_id, message.id)
-        if row is None or row.provider_sid is not None or row.status not in ("sending", "unknown"):
-            return
-        if len(candidates) == 1:
-            row.provider_sid = candidates[0].sid
-            _apply_status(session, row, candidates[0].status or "queued", None)
-            return
-        if len(candidates) > 1:
-            row.status = MessageStatus.UNKNOWN
-        else:
-            row.lookups += 1
-            row.looked_up_at = datetime.now(UTC)
-            if row.lookups >= NEEDED_LOOKUPS:
-                row.status = MessageStatus.PLANNED
-                row.sending_since = None
-    if len(candidates) > 1:
-        log.error("message.unknown", message_id=str(message.id), org_id=str(org_id), candidates=len(candidates))
-        raise PermanentFailure("several texts at Twilio could be this one; it is not sent again", code="unknown")
-    again_now = message.lookups + 1 >= NEEDED_LOOKUPS
-    raise Postponed("Twilio does not list it", after=timedelta(seconds=0.1) if again_now else pause)
-
-
-def _leave_unknown(platform: Platform, org_id: UUID, message_id: UUID) -> None:
-    with platform.database.transaction(org_id) as session:
-        row = rows.lock_message(session, org_id, message_id)
-        if row is not None and row.status == MessageStatus.SENDING:
-            row.status = MessageStatus.UNKNOWN
-            row.error_code = "unknown"
-            row.error = "it cannot be told whether Twilio sent this text"
-    log.error("message.unknown", message_id=str(message_id), org_id=str(org_id))
-
-
-def _find_candidates(platform: Platform, message: Message, since: datetime) -> list[SentMessage]:
-    """Texts at Twilio to this address since then, with this body, whose SID no other row owns."""
-    _, credentials = _twilio(platform, message.org_id)
-    listed = platform.twilio.list_sent(
-        credentials,
-        to=message.remote_address,
-        channel=message.channel,
-        since=since - timedelta(seconds=5),
-        timeout_seconds=SEND_TIMEOUT_SECONDS,
-    )
-    with platform.database.transaction(message.org_id) as session:
-        owned = rows.owned_sids(session, message.org_id, [text.sid for text in listed])
-    wanted = _normal(message.body)
-    return [text for text in listed if text.sid not in owned and wanted in _normal(text.body)]
-
-
-def _normal(body: str) -> str:
-    """A body without what Twilio may change: spaces, quotes and dashes (smart encoding); a prefix may stay."""
-    plain = body.translate(str.maketrans("\u2019\u2018\u201c\u201d\u2013", "''\"\"-"))
-    return " ".join(plain.split()).casefold()
-
-
-def _twilio(platform: Platform, org_id: UUID) -> tuple[Endpoint, TwilioCredentials]:
-    endpoint = platform.directory.integration(org_id, "twilio")
-    assert isinstance(endpoint.credentials, TwilioCredentials)
-    return endpoint, endpoint.credentials
+        apply_status(session, message, sent.status or "queued", None)
 
 
 def _body(work: Work) -> dict[str, Any]:
