@@ -20,7 +20,7 @@ from app.integrations.vapi import ToolCall, call_of, tool_calls_of
 from app.models import tool_answers
 from app.observability.logging import describe, get_logger
 from app.services import intake
-from app.services.tools import TOOLS, Asking, unfinished
+from app.services.tools import TOOLS, UNCERTAIN, Asking, unfinished
 
 if TYPE_CHECKING:
     from app.services.directory import Business, Endpoint
@@ -31,6 +31,9 @@ TAKE_OVER_AFTER = timedelta(seconds=25)  # longer than any answer takes: whoever
 LOOK_AGAIN_SECONDS = 0.05
 SENTENCE_RESERVE_SECONDS = 0.4  # kept of the deadline for making the fallback sentence true
 SORRY = "I couldn't do that just now. Please offer to take a message and we'll get back to you."
+NOT_BEGUN = "I had no time left for that one, so nothing was done. Please ask me for it again."
+LEAST_WORK_SECONDS = 0.3  # less than that beyond the reserve is not worth beginning
+LEAST_RECORD_SECONDS = 0.1  # an answer is given even if nobody could record it in time
 
 _pool = ThreadPoolExecutor(THREADS, "answer")
 log = get_logger(__name__)
@@ -42,17 +45,17 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
     Raises DatabaseUnavailable only when the organization was never known to this process.
     """
     began = time.monotonic()
+    settings = platform.settings
+    tools = event.awaits_answer == "tool-calls"
+    deadline = Deadline.within(settings.tool_deadline_seconds if tools else settings.assistant_deadline_seconds)
     business = platform.directory.business(endpoint.org_id)
-    if event.awaits_answer == "tool-calls":
-        body = _answer_tools(platform, business, event)
+    if tools:
+        body = _answer_tools(platform, business, deadline, event)
     elif event.awaits_answer == "assistant-request":
         body = _answer_assistant(business, event)
     else:
         body = _answer_transfer(business)
-    try:
-        intake.keep_answered(platform, endpoint, event, body)
-    except DatabaseUnavailable:
-        log.warning("answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
+    _keep(platform, endpoint, event, body, deadline)
     log.info(
         "webhook.answered",
         org_id=str(endpoint.org_id),
@@ -60,6 +63,19 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
         duration_ms=round((time.monotonic() - began) * 1000),
     )
     return body
+
+
+def _keep(
+    platform: Platform, endpoint: Endpoint, event: InboundEvent, body: dict[str, Any], deadline: Deadline
+) -> None:
+    """Record what was answered, without making the caller wait for a slow database; it goes on behind the answer."""
+    kept = _pool.submit(intake.keep_answered, platform, endpoint, event, body)
+    try:
+        kept.result(timeout=max(LEAST_RECORD_SECONDS, deadline.remaining()))
+    except (DatabaseUnavailable, FutureTimeout):
+        log.warning("answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
+    except Exception as error:  # noqa: BLE001 - the caller has an answer coming, whatever the record suffers
+        log.error("answer.not_recorded", org_id=str(endpoint.org_id), type=event.type, **describe(error))
 
 
 def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]:
@@ -82,9 +98,8 @@ def _answer_transfer(business: Business) -> dict[str, Any]:
     }
 
 
-def _answer_tools(platform: Platform, business: Business, event: InboundEvent) -> dict[str, Any]:
+def _answer_tools(platform: Platform, business: Business, deadline: Deadline, event: InboundEvent) -> dict[str, Any]:
     """One result per call, in order; several calls share one deadline."""
-    deadline = Deadline.within(platform.settings.tool_deadline_seconds)
     call_id = call_of(event.payload).call_id
     results = []
     for call in tool_calls_of(event.payload):
@@ -102,6 +117,8 @@ def _answer_once(
         return "I can't do that here. I can check times, book, move or cancel an appointment, or send a text."
     if call.error is not None:
         return "I didn't get the details of that. Please ask again."
+    if not deadline.fits(SENTENCE_RESERVE_SECONDS + LEAST_WORK_SECONDS):
+        return NOT_BEGUN  # earlier calls of the message have used the time up
     asking = Asking(platform, business, deadline, call_id, call.id)
     future = _pool.submit(_work, asking, call)
     try:
@@ -130,13 +147,13 @@ def _work(asking: Asking, call: ToolCall) -> str:
 
 def _fallback(asking: Asking, call: ToolCall, future: Future[str], deadline: Deadline) -> str:
     """The time is up: say only what is certain, and record it, so that asking again gets the same."""
+    if future.cancel():  # every thread was busy: it never began
+        return NOT_BEGUN
     sentence = _pool.submit(unfinished, asking)
     try:
         said = sentence.result(timeout=max(0.1, deadline.remaining() - 0.05))
-    except FutureTimeout:
-        return SORRY
-    except VoicedeskError:
-        return SORRY
+    except (FutureTimeout, VoicedeskError):
+        return UNCERTAIN
     if future.done() and not future.exception():
         return future.result()
     if asking.call_id is not None:
