@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     unknown_lookup_seconds: float = Field(
         60, gt=0, description="how long to wait before asking Twilio for a text whose fate is unknown, and between asks"
     )
+    status_check_seconds: float = Field(
+        60, gt=0, description="how long a sent text may be without a status callback before Twilio is asked"
+    )
     circuit_open_seconds: float = Field(30, gt=0, description="how long an open circuit stays open before one probe")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: json unless a terminal")
 

@@ -176,6 +176,7 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
             "retry_base_seconds": 0.2,
             "unknown_lookup_seconds": 0.5,
             "circuit_open_seconds": 0.5,
+            "status_check_seconds": 3600,
             "log_format": "json",
             **clients,
             **overrides,

@@ -26,6 +26,7 @@ from app.models import messages as rows
 from app.models.messages import Message, MessageStatus
 from app.services import own_work
 from app.services.delivery import Postponed, Work
+from app.services.message_checks import plan_check
 from app.services.message_settling import apply_status, look_after, settle_unknown, twilio_of
 from app.services.own_work import OwnWork
 
@@ -251,6 +252,7 @@ def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMe
             message.provider_sid = sent.sid
         message.own_address = message.own_address or sent.sender
         apply_status(session, message, sent.status or "queued", None)
+        plan_check(session, platform, message)
 
 
 def _body(work: Work) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class OwnWork(StrEnum):
     """What the house may ask itself to do."""
 
     SEND_MESSAGE = "message.send"
+    CHECK_MESSAGE = "message.check"
     FINISH_APPOINTMENT = "appointment.finish"
 
 

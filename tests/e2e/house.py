@@ -65,6 +65,7 @@ class House:
             "redis_url": self.valkey.url if self.valkey else None,
             "credentials_keys": [Fernet.generate_key().decode()],
             "lease_seconds": 3,
+            "status_check_seconds": 3,
         }
         self.settings: Settings = make_settings(Urls(owner, app, "voicedesk"), world, **{**defaults, **overrides})
         self.environment = {**environment_of(self.settings), "PORT": str(self.port)}

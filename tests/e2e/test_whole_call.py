@@ -84,7 +84,16 @@ def expect_all_done(house: House, salon: Business, calls: int, *, seconds: float
         ended = house.query("SELECT count(*) FROM calls WHERE status = 'ended' AND transcript IS NOT NULL")[0][0]
         return (delivered, booked, ended) == (calls, calls, calls)
 
-    eventually(done, seconds=seconds, every=0.2)
+    try:
+        eventually(done, seconds=seconds, every=0.2)
+    except AssertionError as error:
+        left = house.query(
+            "SELECT id, type, status, attempts, crashes, error_code, waiting_on, running_since, next_attempt_at, note"
+            " FROM webhook_delivery_log WHERE status NOT IN ('processed', 'skipped')"
+        )
+        lanes = house.query("SELECT lane_key, due_at, token, now() FROM lanes")
+        texts = house.query("SELECT status, error_code, sends, lookups, sending_since FROM messages")
+        raise AssertionError(f"{error}\nleft: {left}\nlanes: {lanes}\ntexts: {texts}") from None
     assert len(house.world.events(salon.calendar_id)) == calls
     assert len(house.world.messages()) == calls
     assert house.query("SELECT count(*) FROM webhook_delivery_log WHERE status = 'dead'") == [(0,)]
@@ -189,6 +198,7 @@ def test_one_worker_with_providers_that_take_300_ms_delivers_at_least_20_a_secon
     )
     world.latency(0.0)
     ((seconds,),) = house.query(
-        "SELECT extract(epoch FROM max(ended_at) - min(started_at)) FROM delivery_attempts WHERE outcome = 'processed'"
+        "SELECT extract(epoch FROM max(a.ended_at) - min(a.started_at)) FROM delivery_attempts a"
+        " JOIN webhook_delivery_log d ON d.id = a.delivery_id WHERE d.type = 'message.send'"
     )
     assert 200 / float(seconds) >= 20

@@ -78,6 +78,16 @@ def test_a_status_of_a_text_that_came_in_or_is_nobodys_is_skipped(client, platfo
     settle(lambda: notes() == ["the SID is of a text that came in", "no text of ours has this SID"])
 
 
+def test_a_text_whose_callbacks_never_came_is_asked_about(platform, people, world, settle):
+    plan(platform, people.salon)
+    settle(lambda: rows(platform, people.salon) == ["sent"])
+    with platform.database.transaction(system=True) as session:
+        session.execute(text("UPDATE webhook_delivery_log SET next_attempt_at = now() WHERE type = 'message.check'"))
+        session.execute(text("UPDATE lanes SET due_at = now()"))
+    settle(lambda: rows(platform, people.salon) == ["delivered"])
+    assert len(world.requests("twilio", "create_message")) == 1
+
+
 def test_a_callback_that_comes_before_the_send_has_committed_settles_it(client, platform, people, world, settle):
     message_id = plan(platform, people.salon)
     with platform.database.transaction(people.salon.id) as session:
