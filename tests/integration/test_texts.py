@@ -81,6 +81,7 @@ def test_a_status_of_a_text_that_came_in_or_is_nobodys_is_skipped(client, platfo
 def test_a_text_whose_callbacks_never_came_is_asked_about(platform, people, world, settle):
     plan(platform, people.salon)
     settle(lambda: rows(platform, people.salon) == ["sent"])
+    settle(lambda: [message["status"] for message in world.messages()] == ["delivered"])
     with platform.database.transaction(system=True) as session:
         session.execute(text("UPDATE webhook_delivery_log SET next_attempt_at = now() WHERE type = 'message.check'"))
         session.execute(text("UPDATE lanes SET due_at = now()"))
