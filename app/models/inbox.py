@@ -113,25 +113,23 @@ def insert_webhooks(session: Session, events: Sequence[NewDelivery]) -> dict[tup
 
     A key that is missing from the result had been stored before. Keys must differ within ``events``.
     """
-    _lock_lanes(session, events)
-    rows = session.execute(text(_WEBHOOKS), {"events": _as_json(events)})
-    return {(row[0], row[1]): row[2] for row in rows}
+    return {(row[0], row[1]): row[2] for row in _store(session, _WEBHOOKS, events)}
 
 
 def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
     """Store work the house gives itself, in the caller's transaction: it exists if and only if that commits."""
-    _lock_lanes(session, work)
-    return [row[0] for row in session.execute(text(_OWN_WORK), {"events": _as_json(work)})]
+    return [row[0] for row in _store(session, _OWN_WORK, work)]
 
 
-def _lock_lanes(session: Session, events: Sequence[NewDelivery]) -> None:
+def _store(session: Session, statement: str, events: Sequence[NewDelivery]) -> Sequence[Any]:
+    """Both statements in one message; the answer is the second's, whose snapshot is taken under the lanes' locks."""
     lanes = [
         {"org_id": str(event.org_id), "lane_key": event.lane_key, "due_at": _iso(event.due_at)}
         for event in events
         if event.status == "received"
     ]
-    if lanes:
-        session.execute(text(_LANES), {"lanes": orjson.dumps(lanes).decode()})
+    values = {"lanes": orjson.dumps(lanes).decode(), "events": _as_json(events)}
+    return session.execute(text(f"{_LANES};{statement}"), values).all()
 
 
 def _as_json(events: Sequence[NewDelivery]) -> str:
