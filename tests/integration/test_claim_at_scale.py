@@ -43,21 +43,45 @@ def full_inbox(postgres, platform, database_urls):
     connection.close()
 
 
-def claim(platform, after):
+def claim(platform, after, most=16):
     with platform.database.transaction(system=True) as session:
-        return lanes.claim_lanes(session, after=after, most=16, per_org=12, lease_seconds=300, full=[])
+        return lanes.claim_lanes(session, after=after, most=most, per_org=12, lease_seconds=300, full=[])
 
 
-def test_a_claim_stays_under_20_ms_and_takes_turns_between_organizations(platform, full_inbox):
-    after, took, organizations = lanes.FIRST_ORG, [], set()
-    for _ in range(40):
+def time_claims(platform, most):
+    """Sixty claims, each going on where the last one stopped: milliseconds of each, and what they found."""
+    claim(platform, lanes.FIRST_ORG, most)  # the connection is opened and the statement parsed once a process
+    after, took, found = lanes.FIRST_ORG, [], []
+    for _ in range(60):
         began = time.perf_counter()
-        found = claim(platform, after)
+        one = claim(platform, after, most)
         took.append((time.perf_counter() - began) * 1000)
-        organizations |= {lane.org_id for lane in found.lanes}
-        after = found.next_org or lanes.FIRST_ORG
-    assert statistics.median(took) < 20
-    assert len(organizations) > 500
+        found += one.lanes
+        after = one.next_org or lanes.FIRST_ORG
+    return took, found
+
+
+def nearly_the_longest(took):
+    """The 95th percentile: on a machine that runs other tests beside this one, the longest is the scheduler's."""
+    return statistics.quantiles(took, n=20)[-1]
+
+
+@pytest.mark.parametrize("most", [16, 100])
+def test_a_claim_stays_under_20_ms_and_takes_turns_between_organizations(platform, full_inbox, most):
+    took, found = time_claims(platform, most)
+    assert nearly_the_longest(took) < 20
+    assert len({lane.org_id for lane in found}) > 500
+
+
+def test_a_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full_inbox, postgres, database_urls):
+    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
+    connection.autocommit = True
+    with connection.cursor() as cursor:  # not vacuumed: the walk also meets what the update left behind
+        cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
+    connection.close()
+    took, found = time_claims(platform, 16)
+    assert nearly_the_longest(took) < 20
+    assert found == []
 
 
 def test_a_whole_round_reaches_every_organization_once_in_spite_of_the_backlog(platform, full_inbox):
