@@ -7,6 +7,7 @@ because half of them are secrets.
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +61,36 @@ class Settings(BaseSettings):
     slack_alert_channel: str | None = Field(None, description="the Slack channel of the alerts")
     slack_api_base_url: str = Field("https://slack.com/api/", description="where Slack's API is")
     sentry_dsn: str | None = Field(None, description="for error reports to Sentry")
+    release: str | None = Field(None, description="the version that runs, shown with every error report")
+
+    watch_seconds: float = Field(10, gt=0, description="how often it is looked whether anything is wrong")
+    canary_seconds: float = Field(60, gt=0, description="how often an event of our own is sent the whole way")
+    alert_window_seconds: float = Field(300, ge=0, description="a cause that comes and goes within it is told once")
+    error_rate_limit: int = Field(20, ge=1, description="more errors than this in five minutes raise an alert")
+    oldest_waiting_limit_seconds: float = Field(60, gt=0, description="an event due for longer raises an alert")
+    metrics_dir: str | None = Field(
+        None, description="a folder shared by all processes of this machine, where they count for /metrics"
+    )
+    metrics_token: str | None = Field(None, description="when set, /metrics wants it as a bearer token")
+
+    api_quota_per_hour: int = Field(1000, ge=1, description="API requests an hour of one organization")
+    api_quota_per_address: int = Field(100, ge=1, description="API requests in 15 minutes of one address without a key")
+    api_keyed_count_for_address: bool = Field(False, description="requests with a valid key count for the address too")
+    webhook_quota_per_hour: int = Field(
+        10_000, ge=1, description="webhooks an hour of one organization; those beyond it are last in turn, never lost"
+    )
+    webhook_failures_per_minute: int = Field(
+        20, ge=1, description="failed verifications of one address and token, after which refusing is cheaper"
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="origins allowed to call the API from a browser, comma-separated"
+    )
+    keep_keys_hours: float = Field(24, ge=1, description="a dedup key goes this long after its delivery is finished")
+    keep_deliveries_days: float = Field(
+        7, gt=0, description="finished deliveries, and their attempts, are kept this long"
+    )
+    keep_dead_days: float = Field(30, gt=0, description="dead deliveries are kept this long")
+    circuit_failures: int = Field(3, ge=1, le=100, description="this many failures in a row open a circuit")
 
     tool_deadline_seconds: float = Field(5.0, ge=0.5, le=19, description="a caller waits this long for all tool calls")
     assistant_deadline_seconds: float = Field(4.0, ge=0.5, le=7, description="the same for assistant-request")
@@ -83,9 +114,9 @@ class Settings(BaseSettings):
     circuit_open_seconds: float = Field(30, gt=0, description="how long an open circuit stays open before one probe")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: json unless a terminal")
 
-    @field_validator("credentials_keys", mode="before")
+    @field_validator("credentials_keys", "cors_origins", mode="before")
     @classmethod
-    def _split_keys(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
 
     @field_validator("credentials_keys")
@@ -108,6 +139,14 @@ class Settings(BaseSettings):
         if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
             raise ValueError("must begin with postgresql://")
         return "postgresql+psycopg2://" + url.split("://", 1)[1]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: list[str]) -> list[str]:
+        for number, origin in enumerate(origins, 1):
+            if not re.fullmatch(r"https?://[^/?#*\s]+", origin):
+                raise ValueError(f"origin number {number} is not scheme://host[:port] (a wildcard is not accepted)")
+        return origins
 
     @field_validator("redis_url")
     @classmethod

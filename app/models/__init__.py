@@ -4,6 +4,7 @@ One file a noun: the table and the functions that read or write it, each taking 
 Nothing here begins or ends a transaction, and nothing here calls anybody outside.
 """
 
+from app.models.alerts import Alert
 from app.models.appointments import Appointment
 from app.models.base import Base
 from app.models.calendars import CalendarChannel
@@ -11,13 +12,16 @@ from app.models.calls import Call
 from app.models.deliveries import Attempt, Delivery, Payload
 from app.models.integrations import Integration
 from app.models.lanes import Lane
+from app.models.ledger import LedgerEntry
 from app.models.messages import Message, OptOut
 from app.models.operations import OperatorAction, Singleton
 from app.models.organizations import ApiKey, Organization
 from app.models.processed_events import ProcessedWebhookEvent
+from app.models.quotas import QuotaOverrun
 from app.models.tool_answers import ToolAnswer
 
 __all__ = [
+    "Alert",
     "ApiKey",
     "Appointment",
     "Attempt",
@@ -27,12 +31,14 @@ __all__ = [
     "Delivery",
     "Integration",
     "Lane",
+    "LedgerEntry",
     "Message",
     "OperatorAction",
     "OptOut",
     "Organization",
     "Payload",
     "ProcessedWebhookEvent",
+    "QuotaOverrun",
     "Singleton",
     "ToolAnswer",
 ]

@@ -56,6 +56,7 @@ class Appointment(Base):
         ),
         Index("ix_appointments_org_starts", "org_id", "starts_at"),
         Index("ix_appointments_phone", "org_id", "phone", "starts_at"),
+        Index("ix_appointments_customer", "phone"),
     )
 
     id: Mapped[Id]

@@ -25,6 +25,7 @@ class Call(Base):
         UniqueConstraint("org_id", "vapi_call_id"),
         UniqueConstraint("org_id", "id"),
         Index("ix_calls_org_created", "org_id", "created_at"),
+        Index("ix_calls_customer", "customer_number", "created_at"),
     )
 
     id: Mapped[Id]

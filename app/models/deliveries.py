@@ -60,6 +60,10 @@ class Delivery(Base):
         Index("ix_deliveries_org", "org_id", "id"),
         Index("ix_deliveries_waiting", "waiting_on", "id", postgresql_where=text("waiting_on IS NOT NULL")),
         Index("ix_deliveries_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_deliveries_dead", "finished_at", postgresql_where=text("status = 'dead'")),
+        # How a person finds an event: by the provider's id of it, and by its call or conversation.
+        Index("ix_deliveries_event", "event_key"),
+        Index("ix_deliveries_story", "lane_key", "id"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -114,6 +118,7 @@ class Attempt(Base):
             ondelete="CASCADE",
         ),
         Index("ix_delivery_attempts_delivery", "org_id", "delivery_id", "id"),
+        Index("ix_delivery_attempts_refused", "ended_at", postgresql_where=text("error_code = 'credentials_refused'")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

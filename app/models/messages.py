@@ -61,6 +61,7 @@ class Message(Base):
         UniqueConstraint("org_id", "idempotency_key"),
         ForeignKeyConstraint(["org_id", "appointment_id"], ["appointments.org_id", "appointments.id"]),
         Index("ix_messages_org_created", "org_id", "created_at"),
+        Index("ix_messages_remote", "remote_address", "created_at"),
         Index("ix_messages_unsettled", "sending_since", postgresql_where=text("status IN ('sending', 'unknown')")),
     )
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, SmallInteger, select
+from sqlalchemy import ForeignKey, Integer, SmallInteger, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -26,6 +26,9 @@ class Organization(Base):
     # {"mon": [["09:00", "17:00"], ...], ...}; a day that is missing is closed
     opening_hours: Mapped[dict[str, Any]]
     slot_minutes: Mapped[int] = mapped_column(SmallInteger, server_default="30")
+    # None: what the settings say for everybody
+    api_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
+    webhook_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[CreatedAt]
 
 
@@ -38,7 +41,11 @@ class ApiKey(Base):
     org_id: Mapped[OrgId] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"), index=True)
     prefix: Mapped[str]
     key_hash: Mapped[str] = mapped_column(unique=True)
+    label: Mapped[str | None]
+    scopes: Mapped[list[Any]] = mapped_column(server_default='["read", "write"]')
     created_at: Mapped[CreatedAt]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 

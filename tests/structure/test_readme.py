@@ -31,7 +31,8 @@ OWN = [house.tools, house.db_roles, house.new_key]
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_in_the_table_with_its_default(name: str) -> None:
-    default = Settings.model_fields[name].default
+    field = Settings.model_fields[name]
+    default = field.default if field.default_factory is None else field.get_default(call_default_factory=True) or None
     assert name.upper() in ROWS, f"{name.upper()} is not in the README's table"
     if default is PydanticUndefined:
         expected = "(needed)"
