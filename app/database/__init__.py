@@ -8,6 +8,7 @@ applies. Must not know any table.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -18,12 +19,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app.config import Settings
+from app.database import patience
+from app.database.patience import NoAnswer
 from app.database.roles import RoleNames, find_role_faults
 from app.errors import ConfigurationError, DatabaseUnavailable
 
 CONNECT_TIMEOUT_SECONDS = 2
 POOL_WAIT_SECONDS = 2.0
 STATEMENT_TIMEOUT_MS = 15_000
+INTAKE_TIMEOUT_MS = 2_000
+BEYOND_STATEMENT_SECONDS = 0.5  # the server ends a statement at its time limit; a hung one does not
+PING_SECONDS = 2.0
+LEFT_ALONE_SECONDS = 1.0  # after a hang, or every thread would stand in front of it again at once
 
 # SQLSTATE classes that say "the server, not the statement": connection lost, resources, shutting down,
 # read-only after a failover, disk full.
@@ -38,6 +45,8 @@ class Database:
         self.roles = RoleNames(settings.database_role_prefix)
         self._checked = False
         self._check_lock = threading.Lock()
+        self._left_alone_until = 0.0
+        patience.install()
         self.engine: Engine = create_engine(
             settings.database_url,
             pool_size=settings.database_pool_size,
@@ -67,7 +76,7 @@ class Database:
         if (org_id is None) is not system:
             raise ValueError("a transaction belongs to one organization or to the system")
         role = self.roles.system if system else self.roles.tenant
-        with self._session() as session:
+        with self._session(statement_timeout_ms) as session:
             # One round trip; both settings end with the transaction, as a pooler between us needs it.
             session.connection().exec_driver_sql(
                 f"SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {int(statement_timeout_ms)}; "
@@ -78,22 +87,30 @@ class Database:
     @contextmanager
     def intake(self) -> Iterator[Session]:
         """One transaction as the intake role, which can only add to the inbox, for any organization."""
-        with self._session() as session:
+        with self._session(INTAKE_TIMEOUT_MS) as session:
             session.connection().exec_driver_sql(
-                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = 2000"
+                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {INTAKE_TIMEOUT_MS}"
             )
             yield session
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self, statement_timeout_ms: int) -> Iterator[Session]:
+        if time.monotonic() < self._left_alone_until:
+            raise DatabaseUnavailable("the database does not answer")
         try:
             if not self._checked:
                 self.verify_role()
-            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            with (
+                patience.patience(statement_timeout_ms / 1000 + BEYOND_STATEMENT_SECONDS),
+                Session(self.engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
                 yield session
         except PoolTimeout:
             raise DatabaseUnavailable("no free database connection") from None
         except DBAPIError as error:
+            if isinstance(error.orig, NoAnswer):
+                self._left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
             if is_unavailable(error):
                 raise DatabaseUnavailable("the database is away") from None
             if getattr(error.orig, "pgcode", None) == _UNDEFINED_TABLE:
@@ -112,7 +129,7 @@ class Database:
             if self._checked:
                 return
             try:
-                with self.engine.connect() as connection:
+                with patience.patience(PING_SECONDS), self.engine.connect() as connection:
                     faults = find_role_faults(connection, self.roles)
             except (DBAPIError, PoolTimeout) as error:
                 raise DatabaseUnavailable("the database is away") from error
@@ -123,7 +140,7 @@ class Database:
     def ping(self) -> None:
         """One trivial statement; raises DatabaseUnavailable."""
         try:
-            with self.engine.connect() as connection:
+            with patience.patience(PING_SECONDS), self.engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
         except (DBAPIError, PoolTimeout):
             raise DatabaseUnavailable("the database is away") from None
@@ -139,5 +156,5 @@ def is_unavailable(error: DBAPIError) -> bool:
         return True
     state = getattr(error.orig, "pgcode", None)
     if state is None:
-        return type(error.orig).__name__ in {"OperationalError", "InterfaceError"}
+        return isinstance(error.orig, NoAnswer) or type(error.orig).__name__ in {"OperationalError", "InterfaceError"}
     return str(state).startswith(_UNAVAILABLE_STATES)

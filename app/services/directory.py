@@ -22,6 +22,7 @@ from app.services.credentials import Credentials, Vault
 
 FRESH_SECONDS = 5.0
 MOST_ENTRIES = 20_000
+LOOK_UP_MS = 2000  # a request waits for it
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -90,18 +91,18 @@ class Directory:
             cache.clear()
 
     def _read_endpoint(self, token: str) -> Endpoint | None:
-        with self._database.transaction(system=True) as session:
+        with self._database.transaction(system=True, statement_timeout_ms=LOOK_UP_MS) as session:
             row = find_by_token(session, token)
         return self._open(row) if row else None
 
     def _read_provider(self, key: tuple[UUID, str]) -> Endpoint | None:
         org_id, provider = key
-        with self._database.transaction(org_id) as session:
+        with self._database.transaction(org_id, statement_timeout_ms=LOOK_UP_MS) as session:
             row = find_for_provider(session, org_id, provider)
         return self._open(row) if row else None
 
     def _read_business(self, org_id: UUID) -> Business | None:
-        with self._database.transaction(org_id) as session:
+        with self._database.transaction(org_id, statement_timeout_ms=LOOK_UP_MS) as session:
             row = find_organization(session, org_id)
             return _as_business(row) if row else None
 

@@ -1,0 +1,84 @@
+"""A PostgreSQL that hangs, which is worse than a dead one: it takes statements and never answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.errors import DatabaseUnavailable
+from tests.eventually import eventually
+
+
+@contextmanager
+def frozen(postgres) -> Iterator[None]:
+    """The server's processes are stopped by a signal; its connections stay open."""
+    postgres.freeze()
+    try:
+        yield
+    finally:
+        postgres.thaw()
+
+
+def read_one(platform, *, timeout_ms: int = 500) -> int:
+    with platform.database.transaction(system=True, statement_timeout_ms=timeout_ms) as session:
+        return int(session.execute(text("SELECT 1")).scalar_one())
+
+
+def answers(platform) -> bool:
+    try:
+        return read_one(platform) == 1
+    except DatabaseUnavailable:
+        return False
+
+
+def seconds_until_refused(platform) -> float:
+    began = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        read_one(platform)
+    return time.monotonic() - began
+
+
+def test_a_transaction_gives_up_soon_after_its_time_limit(platform, postgres):
+    assert read_one(platform) == 1
+    with frozen(postgres):
+        assert 0.4 < seconds_until_refused(platform) < 4
+
+
+def test_after_a_hang_the_database_is_left_alone_for_a_moment_and_then_asked_again(platform, postgres):
+    read_one(platform)
+    with frozen(postgres):
+        seconds_until_refused(platform)
+        assert seconds_until_refused(platform) < 0.1
+    eventually(lambda: answers(platform), seconds=5)
+
+
+def test_many_threads_are_all_set_free(platform, postgres):
+    read_one(platform)
+    with frozen(postgres), ThreadPoolExecutor(16) as pool:
+        began = time.monotonic()
+        assert all(waited < 5 for waited in pool.map(lambda _: seconds_until_refused(platform), range(32)))
+        assert time.monotonic() - began < 8
+    eventually(lambda: answers(platform), seconds=5)
+
+
+def test_the_health_door_says_so_within_three_seconds(app, platform, postgres):
+    read_one(platform)
+    with frozen(postgres):
+        began = time.monotonic()
+        assert app.test_client().get("/health/database").status_code == 503
+        assert time.monotonic() - began < 3
+
+
+def test_a_statement_that_is_merely_slow_is_ended_by_the_server_and_its_connection_is_kept(platform):
+    with (
+        pytest.raises(DBAPIError, match="statement timeout"),
+        platform.database.transaction(system=True, statement_timeout_ms=100) as session,
+    ):
+        session.execute(text("SELECT pg_sleep(5)"))
+    assert read_one(platform) == 1
