@@ -3,6 +3,10 @@
 Owns the two calls (chat.postMessage, auth.test) and what Slack's errors mean. Decides neither what is
 worth an alert nor what it says. Slack has no idempotency key: a post is tried once here, and
 slack_sdk's own repetition after a broken connection is switched off.
+
+Whether the channel takes posts can only be found out by posting: looking a channel up needs a scope
+(channels:read) that posting does not. So `check_scopes` is what may be asked at any time, and
+`check_channel` posts a marked message, for when somebody wants to see one arrive.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web import SlackResponse
 
 from app.errors import (
     CredentialsRefused,
@@ -30,6 +35,8 @@ from app.integrations.breaker import SLACK, protected
 from app.integrations.http_errors import parse_retry_after
 
 FULL_TIMEOUT_SECONDS = 5.0
+SCOPES = frozenset({"chat:write", "chat:write.public"})  # the second: public channels without an invitation
+MARKED_TEXT = "Voicedesk: a test message. Alerts reach this channel; nothing is wrong."
 
 # Slack docs, "chat.postMessage" and "auth.test", errors. Any other word is about this one request.
 _TEMPORARY = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
@@ -52,7 +59,7 @@ def escape(text: str) -> str:
 class SlackAlerts:
     """One bot in one channel. Thread-safe.
 
-    Both methods raise CircuitOpen, ProviderUnavailable, ProviderThrottled, DeadlineExceeded,
+    All methods raise CircuitOpen, ProviderUnavailable, ProviderThrottled, DeadlineExceeded,
     CredentialsRefused (the bot's token or its scopes) or ProviderRefused (the channel, the text).
     """
 
@@ -67,22 +74,36 @@ class SlackAlerts:
         *,
         blocks: Sequence[dict[str, Any]] | None = None,
         timeout_seconds: float = FULL_TIMEOUT_SECONDS,
-    ) -> None:
-        """Post Slack markup, once; `escape` whatever part of it is not ours. ``text`` is the notification, too."""
-        self._call(
+    ) -> str:
+        """Post Slack markup, once; `escape` whatever part of it is not ours. ``text`` is the notification, too.
+
+        Returns Slack's ``ts``, which names the message in its channel.
+        """
+        answer = self._call(
             lambda client: client.chat_postMessage(channel=self._channel, text=text, blocks=blocks), timeout_seconds
         )
+        return str(answer.get("ts") or "")
 
     def check(self, *, timeout_seconds: float = FULL_TIMEOUT_SECONDS) -> None:
         """Return when Slack accepts the token; says nothing of the channel."""
-        self._call(lambda client: client.auth_test(), timeout_seconds)
+        self.check_scopes(timeout_seconds=timeout_seconds)
+
+    def check_scopes(self, *, timeout_seconds: float = FULL_TIMEOUT_SECONDS) -> set[str]:
+        """The scopes that Slack says the token has (compare with ``SCOPES``); empty when it does not say."""
+        answer = self._call(lambda client: client.auth_test(), timeout_seconds)
+        said = {name.lower(): value for name, value in answer.headers.items()}.get("x-oauth-scopes") or ""
+        return {scope.strip() for scope in str(said).split(",") if scope.strip()}
+
+    def check_channel(self, *, timeout_seconds: float = FULL_TIMEOUT_SECONDS) -> str:
+        """Post a marked message that people will see, and return its ``ts``: only for somebody who asked."""
+        return self.post(MARKED_TEXT, timeout_seconds=timeout_seconds)
 
     @protected(SLACK)
-    def _call(self, action: Callable[[WebClient], object], timeout_seconds: float) -> None:
+    def _call(self, action: Callable[[WebClient], SlackResponse], timeout_seconds: float) -> SlackResponse:
         # A client of its own for each call: it holds the time limit, and no connection.
         client = WebClient(self._token, base_url=self._base_url, timeout=timeout_seconds, retry_handlers=[])  # type: ignore[arg-type]
         try:
-            action(client)
+            return action(client)
         except SlackApiError as error:
             raise _sort_answer(error) from None
         except (OSError, http.client.HTTPException, SlackClientError, UnicodeDecodeError) as error:
@@ -103,7 +124,7 @@ def _sort_answer(error: SlackApiError) -> VoicedeskError:
         return CredentialsRefused(
             f"Slack refused the bot's token ({word})",
             provider_code=word,
-            advice="Renew SLACK_BOT_TOKEN; it needs the scope chat:write.",
+            advice=f"Renew SLACK_BOT_TOKEN; it needs the scopes {' and '.join(sorted(SCOPES))}.",
         )
     return ProviderRefused(f"Slack refused the request ({word})", provider_code=word, advice=_ADVICE.get(word))
 

@@ -1,7 +1,8 @@
 """Slack's Web API as far as alerts need it: chat.postMessage and auth.test.
 
 Owns Slack's way of refusing: HTTP 200 with ``ok: false`` and a word, 429 alone being a status
-(docs.slack.dev, Web API). Has no notion of what an alert is.
+(docs.slack.dev, Web API), and its scopes, which every answer to a known token names in a header. Has
+no notion of what an alert is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from flask import Blueprint, Response, jsonify, request
 from sandbox.standins.state import State
 
 LONGEST_TEXT = 40_000
+USUAL_SCOPES = ("chat:write", "chat:write.public")
 
 
 class SlackRefusal(Exception):
@@ -51,7 +53,8 @@ class SlackStandIn:
         """Say who the token is."""
         with self._state.reading("slack") as branch:
             bot = _authenticate(branch, _arguments())
-            return jsonify(
+            return _answer(
+                bot,
                 {
                     "ok": True,
                     "url": "https://a-small-team.slack.com/",
@@ -61,15 +64,17 @@ class SlackStandIn:
                     "user_id": bot["user_id"],
                     "bot_id": bot["bot_id"],
                     "is_enterprise_install": False,
-                }
+                },
             )
 
     def post_message(self) -> Response:
-        """Post to a channel the bot is in; there is no idempotency key, twice is twice."""
+        """Post to a channel the bot is in, or to any public one with ``chat:write.public``; twice is twice."""
         arguments = _arguments()
         with self._state.changing("slack") as branch:
             bot = _authenticate(branch, arguments)
-            channel = _channel(branch, str(arguments.get("channel") or ""))
+            if "chat:write" not in bot["scopes"]:
+                raise SlackRefusal("missing_scope")
+            channel = _channel(branch, str(arguments.get("channel") or ""), bot["scopes"])
             text = str(arguments.get("text") or "")
             if not text and not arguments.get("blocks") and not arguments.get("attachments"):
                 raise SlackRefusal("no_text")
@@ -87,16 +92,17 @@ class SlackStandIn:
             if arguments.get("blocks"):
                 message["blocks"] = arguments["blocks"]
             branch.setdefault("posts", []).append({"channel": channel, **message})
-            return jsonify({"ok": True, "channel": channel, "ts": stamp, "message": message})
+            return _answer(bot, {"ok": True, "channel": channel, "ts": stamp, "message": message})
 
     def controls(self) -> dict[str, Any]:
         """What tests may set and see."""
         return {"slack_token": self._put_token, "slack_channel": self._put_channel, "slack_posts": self._posts}
 
-    def _put_token(self, token: str) -> None:
+    def _put_token(self, token: str, scopes: list[str] | None = None) -> None:
         with self._state.changing("slack") as branch:
             ids = {name: prefix + secrets.token_hex(5).upper() for name, prefix in _ID_PREFIXES.items()}
-            branch.setdefault("tokens", {})[token] = ids
+            granted = list(USUAL_SCOPES) if scopes is None else scopes
+            branch.setdefault("tokens", {})[token] = {**ids, "scopes": granted}
 
     def _put_channel(self, channel_id: str, name: str, member: bool = True, archived: bool = False) -> None:
         with self._state.changing("slack") as branch:
@@ -109,6 +115,13 @@ class SlackStandIn:
 
 
 _ID_PREFIXES = {"team_id": "T", "user_id": "U", "bot_id": "B"}
+
+
+def _answer(bot: dict[str, Any], body: dict[str, Any]) -> Response:
+    """A good answer; its header says what the token may do."""
+    response = jsonify(body)
+    response.headers["X-OAuth-Scopes"] = ",".join(bot["scopes"])
+    return response
 
 
 def _arguments() -> dict[str, Any]:
@@ -128,13 +141,13 @@ def _authenticate(branch: dict[str, Any], arguments: dict[str, Any]) -> dict[str
     return bot
 
 
-def _channel(branch: dict[str, Any], wanted: str) -> str:
+def _channel(branch: dict[str, Any], wanted: str, scopes: list[str]) -> str:
     """The channel's id, found by id or by name."""
     for channel_id, channel in branch.get("channels", {}).items():
         if wanted in (channel_id, channel["name"], "#" + channel["name"]):
             if channel["archived"]:
                 raise SlackRefusal("is_archived")
-            if not channel["member"]:
+            if not channel["member"] and "chat:write.public" not in scopes:
                 raise SlackRefusal("not_in_channel")
             return str(channel_id)
     raise SlackRefusal("channel_not_found")

@@ -202,9 +202,9 @@ class RemoteWorld:
         """All calls Vapi knows."""
         return list(self._do("calls"))
 
-    def slack_token(self, token: str) -> None:
-        """A bot token."""
-        self._do("slack_token", token=token)
+    def slack_token(self, token: str, scopes: list[str] | None = None) -> None:
+        """A bot token, with what alerts need unless ``scopes`` says otherwise."""
+        self._do("slack_token", token=token, scopes=scopes)
 
     def slack_channel(self, channel_id: str, name: str, *, member: bool = True, archived: bool = False) -> None:
         """A channel, and whether the bot is in it."""

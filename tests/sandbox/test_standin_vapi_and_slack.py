@@ -108,11 +108,14 @@ def test_a_post_is_kept_and_the_token_is_somebody(world):
 
 
 def test_slack_refuses_with_200_and_a_word(world):
+    world.slack_token("xoxb-3", scopes=["chat:write"])
+    world.slack_token("xoxb-4", scopes=[])
     world.slack_channel("C02", "elsewhere", member=False)
     world.slack_channel("C03", "old", archived=True)
     assert slack_error(world, token="xoxb-2") == "invalid_auth"
     assert slack_error(world, channel="C99") == "channel_not_found"
-    assert slack_error(world, channel="C02") == "not_in_channel"
+    assert slack_error(world, token="xoxb-3", channel="C02") == "not_in_channel"
+    assert slack_error(world, token="xoxb-4") == "missing_scope"
     assert slack_error(world, channel="C03") == "is_archived"
     assert slack_error(world, text="") == "no_text"
     assert slack_error(world, text="x" * 40_001) == "msg_too_long"

@@ -18,7 +18,7 @@ from app.errors import (
     ProviderUnavailable,
 )
 from app.integrations.breaker import SLACK, circuits
-from app.integrations.slack import SlackAlerts, escape
+from app.integrations.slack import SCOPES, SlackAlerts, escape
 from app.redis import RedisLink
 from sandbox.standins import RemoteWorld
 
@@ -58,11 +58,41 @@ def test_the_token_can_be_checked(slack: SlackAlerts, world: RemoteWorld) -> Non
     assert refusal.value.provider_code == "invalid_auth"
 
 
+def test_the_tokens_scopes_are_told(slack: SlackAlerts, world: RemoteWorld) -> None:
+    assert slack.check_scopes() == SCOPES
+    world.slack_token(TOKEN, scopes=["chat:write"])
+    assert slack.check_scopes() == {"chat:write"}
+    world.slack_token(TOKEN, scopes=[])
+    assert slack.check_scopes() == set()
+
+
+def test_a_token_that_may_not_post_names_the_scopes_it_needs(slack: SlackAlerts, world: RemoteWorld) -> None:
+    world.slack_token(TOKEN, scopes=["users:read"])
+    with pytest.raises(CredentialsRefused) as refusal:
+        slack.post("text")
+    assert refusal.value.provider_code == "missing_scope"
+    assert all(scope in refusal.value.advice for scope in SCOPES)
+
+
+def test_a_public_channel_needs_no_invitation_with_both_scopes(slack: SlackAlerts, world: RemoteWorld) -> None:
+    world.slack_channel(CHANNEL, "alerts", member=False)
+    slack.post("text")
+    assert len(world.slack_posts()) == 1
+
+
+def test_the_channel_is_checked_by_a_message_that_says_what_it_is(slack: SlackAlerts, world: RemoteWorld) -> None:
+    stamp = slack.check_channel()
+    (post,) = world.slack_posts()
+    assert post["ts"] == stamp
+    assert "test message" in post["text"]
+
+
 @pytest.mark.parametrize("word", ["channel_not_found", "not_in_channel", "is_archived"])
 def test_a_channel_that_cannot_be_posted_to_is_permanent_and_says_what_to_do(
     slack: SlackAlerts, world: RemoteWorld, word: str
 ) -> None:
     if word == "not_in_channel":
+        world.slack_token(TOKEN, scopes=["chat:write"])
         world.slack_channel(CHANNEL, "alerts", member=False)
     elif word == "is_archived":
         world.slack_channel(CHANNEL, "alerts", archived=True)
