@@ -96,6 +96,23 @@ class DeadlineExceeded(TemporaryFailure):
         self.maybe_done = maybe_done
 
 
+class CredentialsRefused(TemporaryFailure):
+    """The provider refused this organization's credentials; concerns no other organization.
+
+    Temporary, because an operator renews them: what waits is done then. Had no effect.
+    ``provider_code`` is the provider's own code, as text.
+    """
+
+    code = "credentials_refused"
+    advice = "Renew the integration's credentials."
+
+    def __init__(
+        self, message: str = "", *, provider_code: str = "", code: str | None = None, advice: str | None = None
+    ) -> None:
+        super().__init__(message, code=code, advice=advice)
+        self.provider_code = provider_code
+
+
 class DatabaseUnavailable(TemporaryFailure):
     """The database cannot be reached or did not commit in time."""
 
@@ -121,13 +138,6 @@ class ProviderRefused(PermanentFailure):
     ) -> None:
         super().__init__(message, code=code, advice=advice)
         self.provider_code = provider_code
-
-
-class CredentialsRefused(ProviderRefused):
-    """The provider refused this organization's credentials; concerns no other organization."""
-
-    code = "credentials_refused"
-    advice = "Renew the integration's credentials."
 
 
 class RecipientOptedOut(ProviderRefused):
@@ -201,6 +211,28 @@ class SignatureInvalid(RequestRefused):
     """The proof of who sent the request does not hold."""
 
     code = "signature_invalid"
+    status = 403
+
+
+class KeyMissing(RequestRefused):
+    """No API key was given."""
+
+    code = "key_missing"
+    status = 401
+    advice = "Send it as `Authorization: Bearer ...` or `X-Api-Key: ...`."
+
+
+class KeyRefused(RequestRefused):
+    """The API key is unknown, revoked or expired."""
+
+    code = "key_refused"
+    status = 401
+
+
+class ScopeMissing(RequestRefused):
+    """The API key may not do this."""
+
+    code = "scope_missing"
     status = 403
 
 

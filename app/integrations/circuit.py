@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
-from app.errors import CircuitOpen, CredentialsRefused, ProviderRefused, ProviderUnavailable
+from app.errors import CircuitOpen, ProviderRefused, ProviderUnavailable
 from app.integrations.circuit_state import FAILURES_TO_OPEN, LocalKeeper, RedisKeeper, State
 from app.redis import RedisAway
 
@@ -145,7 +145,7 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
     def _judge(self, error: BaseException, token: str) -> None:
         if isinstance(error, ProviderUnavailable):
             self._failed(token)
-        elif token and isinstance(error, ProviderRefused) and not isinstance(error, CredentialsRefused):
+        elif token and isinstance(error, ProviderRefused):
             self._succeeded(token)
         elif token:
             self._release(token)

@@ -13,7 +13,14 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 
-from app.errors import CircuitOpen, DeadlineExceeded, ProviderThrottled, ProviderUnavailable, TemporaryFailure
+from app.errors import (
+    CircuitOpen,
+    CredentialsRefused,
+    DeadlineExceeded,
+    ProviderThrottled,
+    ProviderUnavailable,
+    TemporaryFailure,
+)
 from app.integrations.deadline import Deadline
 
 DELAYS_SECONDS = (1.0, 2.0, 4.0)
@@ -58,7 +65,7 @@ def with_retries(
 
 
 def _may_repeat(error: BaseException, *, idempotent: bool) -> bool:
-    if not isinstance(error, TemporaryFailure) or isinstance(error, CircuitOpen):
+    if not isinstance(error, TemporaryFailure) or isinstance(error, CircuitOpen | CredentialsRefused):
         return False
     return idempotent or _had_no_effect(error)
 

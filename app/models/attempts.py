@@ -1,7 +1,7 @@
 """The life of one attempt: begun before its handler starts, ended by whoever still holds the lane.
 
-Owns the changes of a delivery's status. Each function is a statement or two inside the caller's
-transaction; ``end`` must follow ``lanes.lock_held`` in the same one.
+Owns the changes of a delivery's status, and with each ending its entry in the ledger. Each function is a
+statement or two inside the caller's transaction; ``end`` must follow ``lanes.lock_held`` in the same one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
+
+WAKE_PER_SECOND = 10.0  # per organization: below what a provider lets one account send
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +64,29 @@ def begin(session: Session, *, org_id: UUID, lane_key: str, token: int, delivery
 
 
 def end(session: Session, ending: Ending, *, org_id: UUID, delivery_id: int) -> None:
-    """Write what the attempt came to into the delivery, whose lane the caller has locked."""
+    """Write what the attempt came to into the delivery, whose lane the caller has locked, and into the books.
+
+    Safe to repeat when it is not known whether the first time was committed: the attempt runs no more then.
+    """
     finished = ending.status in {"processed", "skipped", "dead"}
     session.execute(
         text(
             """
-            UPDATE webhook_delivery_log SET
-                status = :status, running_since = NULL, waiting_on = :waiting_on,
-                error_code = :error_code, note = coalesce(:note, note),
-                attempts = attempts - :refund,
-                next_attempt_at = now() + make_interval(secs => :delay),
-                finished_at = CASE WHEN :finished THEN now() END,
-                held_since = CASE WHEN :finished OR :aside THEN NULL ELSE coalesce(held_since, now()) END,
-                set_aside_at = CASE WHEN :aside THEN now() ELSE set_aside_at END,
-                lane_key = coalesce(:new_lane, lane_key)
-            WHERE org_id = :org AND id = :id
+            WITH ended AS (
+                UPDATE webhook_delivery_log SET
+                    status = :status, running_since = NULL, waiting_on = :waiting_on,
+                    error_code = :error_code, note = coalesce(:note, note),
+                    attempts = attempts - :refund,
+                    next_attempt_at = now() + make_interval(secs => :delay),
+                    finished_at = CASE WHEN :finished THEN now() END,
+                    held_since = CASE WHEN :finished OR :aside THEN NULL ELSE coalesce(held_since, now()) END,
+                    set_aside_at = CASE WHEN :aside THEN now() ELSE set_aside_at END,
+                    lane_key = coalesce(:new_lane, lane_key)
+                WHERE org_id = :org AND id = :id AND running_since IS NOT NULL RETURNING provider
+            )
+            INSERT INTO ledger_entries (org_id, provider, processed, skipped, dead)
+            SELECT :org, provider, (:status = 'processed')::int, (:status = 'skipped')::int, (:status = 'dead')::int
+            FROM ended WHERE :finished
             """
         ),
         {
@@ -142,8 +152,16 @@ def put_off_suspect(session: Session, *, org_id: UUID, delivery_id: int, delay_s
     )
 
 
-def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
-    """Pull forward what waits for a circuit that has closed, spread so that no burst exceeds the rate.
+def credentials_of(org_id: UUID) -> str:
+    """What a delivery waits for when a provider has refused its organization's credentials."""
+    return f"credentials:{org_id}"
+
+
+def wake_waiting(
+    session: Session, waiting_on: str, *, per_second: float = WAKE_PER_SECOND, after_seconds: float = 0.0
+) -> int:
+    """Pull forward what waits for a circuit that has closed (or for `credentials_of`), beginning after
+    ``after_seconds`` and spread so that no burst exceeds the rate.
 
     The rate counts per organization, because that is whose provider account is used. Returns how many.
     Locks the lanes first and in order, as intake does: against deadlocks, and so that whoever is giving
@@ -152,18 +170,19 @@ def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
     session.execute(
         text(
             "SELECT FROM lanes l WHERE (l.org_id, l.lane_key) IN (SELECT d.org_id, d.lane_key"
-            f" FROM webhook_delivery_log d WHERE d.waiting_on = :circuit AND d.{UNFINISHED})"
+            f" FROM webhook_delivery_log d WHERE d.waiting_on = :waiting_on AND d.{UNFINISHED})"
             " ORDER BY l.org_id, l.lane_key FOR UPDATE"
         ),
-        {"circuit": circuit},
+        {"waiting_on": waiting_on},
     )
     return len(
         session.execute(
             text(
                 f"""
                 WITH woken AS (
-                    SELECT id, org_id, (row_number() OVER (PARTITION BY org_id ORDER BY id) - 1) / :rate AS wait
-                    FROM webhook_delivery_log WHERE waiting_on = :circuit AND {UNFINISHED}
+                    SELECT id, org_id,
+                        :after + (row_number() OVER (PARTITION BY org_id ORDER BY id) - 1) / :rate AS wait
+                    FROM webhook_delivery_log WHERE waiting_on = :waiting_on AND {UNFINISHED}
                 ), dated AS (
                     UPDATE webhook_delivery_log d
                     SET waiting_on = NULL,
@@ -175,20 +194,32 @@ def wake_waiting(session: Session, circuit: str, *, per_second: float) -> int:
                 WHERE l.org_id = d.org_id AND l.lane_key = d.lane_key AND l.token IS NULL RETURNING 1
                 """
             ),
-            {"circuit": circuit, "rate": float(per_second)},
+            {"waiting_on": waiting_on, "rate": float(per_second), "after": after_seconds},
         ).all()
     )
 
 
 def reopen(session: Session, *, org_id: UUID, delivery_id: int) -> bool:
-    """Put a finished delivery back to the end of a lane of its own, as new; False when it is not finished."""
+    """Put a finished delivery back to the end of a lane of its own, as new; False when it is not finished.
+
+    The books take the ending back that it had.
+    """
     found = session.execute(
         text(
             """
-            UPDATE webhook_delivery_log SET status = 'received', lane_key = left(lane_key, 150) || ':replay:' || id,
+            WITH finished AS (
+                SELECT id, org_id, provider, status FROM webhook_delivery_log
+                WHERE org_id = :org AND id = :id AND status IN ('processed', 'skipped', 'dead') FOR UPDATE
+            ), booked AS (
+                INSERT INTO ledger_entries (org_id, provider, processed, skipped, dead)
+                SELECT org_id, provider, -(status = 'processed')::int, -(status = 'skipped')::int,
+                       -(status = 'dead')::int FROM finished
+            )
+            UPDATE webhook_delivery_log d
+            SET status = 'received', lane_key = left(d.lane_key, 150) || ':replay:' || d.id,
                 attempts = 0, crashes = 0, running_since = NULL, waiting_on = NULL, held_since = NULL,
                 next_attempt_at = now(), finished_at = NULL, error_code = NULL
-            WHERE org_id = :org AND id = :id AND status IN ('processed', 'skipped', 'dead') RETURNING lane_key
+            FROM finished f WHERE d.org_id = f.org_id AND d.id = f.id RETURNING d.lane_key
             """
         ),
         {"org": org_id, "id": delivery_id},

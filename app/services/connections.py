@@ -16,9 +16,11 @@ from sqlalchemy.orm import Session
 
 from app.errors import ConfigurationError, NotFound
 from app.models import Integration
+from app.models.attempts import credentials_of, wake_waiting
 from app.models.integrations import list_integrations
 from app.services import audit, organizations
 from app.services.credentials import PROVIDERS, parse_credentials
+from app.services.directory import FRESH_SECONDS
 from app.services.readable import fields
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def change(platform: Platform, integration_id: UUID, given: dict[str, str], *, a
         row.credentials = platform.vault.seal(parse_credentials(row.provider, merged))
         _note(session, row, "integration.set", actor=actor, keys=sorted(given))
         shown = _shown(platform, row)
+        # What the old ones were refused for is done now; not before every process knows the new ones.
+        wake_waiting(session, credentials_of(row.org_id), after_seconds=FRESH_SECONDS)
     platform.directory.forget()
     return shown
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from app.errors import CircuitOpen, DatabaseUnavailable, PermanentFailure, TemporaryFailure
+from app.errors import CircuitOpen, CredentialsRefused, DatabaseUnavailable, PermanentFailure, TemporaryFailure
 from app.models import attempts, lanes
 from app.models.attempts import Ending
 from app.models.lanes import ClaimedLane, QueuedDelivery
@@ -143,7 +143,7 @@ def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
     code = getattr(error, "code", None) or f"bug:{type(error).__name__}"
     sentence = str(error) if isinstance(error, TemporaryFailure) else "the handler failed; see the log"
     wish = error.retry_after.total_seconds() if isinstance(error, TemporaryFailure) and error.retry_after else 0.0
-    waiting_on = error.circuit if isinstance(error, CircuitOpen) else None
+    waiting_on = _waits_for(error, delivery)
     counts = not isinstance(error, CircuitOpen | Postponed)
     number = delivery.attempts + 1
     if not counts:
@@ -163,6 +163,13 @@ def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
         error=sentence,
         new_lane=_lane_aside(platform, lane, delivery, delay),
     )
+
+
+def _waits_for(error: Exception, delivery: QueuedDelivery) -> str | None:
+    """Whose good news brings the next attempt forward: a circuit that closes, credentials that are renewed."""
+    if isinstance(error, CircuitOpen):
+        return error.circuit
+    return attempts.credentials_of(delivery.org_id) if isinstance(error, CredentialsRefused) else None
 
 
 def _lane_aside(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, delay: float) -> str | None:

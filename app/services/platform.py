@@ -27,7 +27,6 @@ from app.services.delivery import Handler
 from app.services.directory import Directory
 from app.services.handlers import find_handler
 
-WAKE_PER_SECOND = 10.0  # per organization: below what a provider lets one account send
 LONGEST_WAIT_FOR_DATABASE = timedelta(seconds=2)
 
 log = get_logger(__name__)
@@ -89,7 +88,7 @@ class Platform:
     def _wake(self, circuit: str) -> None:
         try:
             with self.database.transaction(system=True) as session:
-                woken = wake_waiting(session, circuit, per_second=WAKE_PER_SECOND)
+                woken = wake_waiting(session, circuit)
         except DatabaseUnavailable:
             return  # they have a date of their own
         except Exception as error:  # noqa: BLE001 - a thread's end; they have a date of their own

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
+from app.services import connections
 from tests.integration.test_booking import ADA, appointments, hurry_finishing, texts, tomorrow
 
 
@@ -17,11 +18,23 @@ def book(client, business, start, *, call_id="c", phone=ADA):
     return business.tool(client, "book_appointment", call_id=call_id, start=start.isoformat(), name="Ada", phone=phone)
 
 
-def refuse_for_good(platform, business, world):
+def refuse_for_good(platform, business):
+    """The business deletes its calendar at Google."""
+    integration = platform.directory.integration(business.id, "google-calendar")
+    connections.change(platform, integration.integration_id, {"calendar_id": "deleted@example.test"}, actor="a test")
+
+
+def withdraw_consent(platform, business, world):
     """The business withdraws its consent at Google."""
     credentials = platform.directory.integration(business.id, "google-calendar").credentials
     world.revoke(refresh_token=credentials.refresh_token.get_secret_value())
     world.expire_tokens()
+
+
+def waits_for_credentials(platform, business):
+    statement = text("SELECT count(*) FROM webhook_delivery_log WHERE waiting_on = 'credentials:' || org_id")
+    with platform.database.transaction(business.id) as session:
+        return session.execute(statement).scalar() == 1
 
 
 def test_a_move_that_google_did_without_saying_so_is_not_taken_back(client, platform, people, world, settle):
@@ -89,7 +102,7 @@ def test_a_cancelled_booking_leaves_no_event_though_its_insert_arrives_afterward
 def test_a_booking_that_google_refuses_for_good_gives_its_slot_back_and_nothing_is_promised(
     client, platform, people, world
 ):
-    refuse_for_good(platform, people.salon, world)
+    refuse_for_good(platform, people.salon)
     said = book(client, people.salon, tomorrow(9))
     assert "can't be done" in said
     assert [(row.status, row.calendar_action) for row in appointments(platform, people.salon)] == [("failed", None)]
@@ -102,10 +115,28 @@ def test_a_noted_booking_that_google_refuses_for_good_is_given_up_and_the_custom
     world.fault("google", "error_500")
     assert "noted" in book(client, people.salon, tomorrow(9))
     world.clear_faults()
-    refuse_for_good(platform, people.salon, world)
+    refuse_for_good(platform, people.salon)
     hurry_finishing(platform)
     settle(lambda: [row.purpose for row in texts(platform, people.salon)] == ["not_booked"])
     assert [row.status for row in appointments(platform, people.salon)] == ["failed"]
+
+
+def test_a_booking_waits_for_an_operator_who_connects_the_calendar_again(client, platform, people, world, settle):
+    integration = platform.directory.integration(people.salon.id, "google-calendar")
+    withdraw_consent(platform, people.salon, world)
+    assert "noted" in book(client, people.salon, tomorrow(9))
+    settle(lambda: waits_for_credentials(platform, people.salon))
+    assert live_events(world, people.salon) == []
+    assert texts(platform, people.salon) == []
+    known = integration.credentials
+    world.google_client(known.client_id, known.client_secret.get_secret_value(), "renewed")
+    connections.change(platform, integration.integration_id, {"refresh_token": "renewed"}, actor="a test")
+    with platform.database.transaction(system=True) as session:
+        waiting = text("SELECT count(*) FROM webhook_delivery_log WHERE waiting_on IS NOT NULL")
+        assert session.execute(waiting).scalar() == 0
+    hurry_finishing(platform)
+    settle(lambda: [row.purpose for row in texts(platform, people.salon)] == ["confirmation"])
+    assert len(live_events(world, people.salon)) == 1
 
 
 def test_a_noted_booking_whose_time_has_passed_is_not_booked_afterwards(client, platform, people, world, settle):

@@ -58,7 +58,7 @@ def sort_answer(status: int, headers: Mapping[str, str], content: bytes, *, writ
     return ProviderUnavailable("Google answered with an error of its own", maybe_done=writes, retry_after=retry_after)
 
 
-_MEANINGS: dict[int, tuple[type[ProviderRefused], str]] = {
+_MEANINGS: dict[int, tuple[type[ProviderRefused | CredentialsRefused], str]] = {
     401: (CredentialsRefused, "Google does not accept the credentials"),
     404: (ResourceGone, "Google does not know this"),
     409: (AlreadyExists, "Google has an event with this id"),

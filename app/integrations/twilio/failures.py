@@ -51,7 +51,7 @@ def sort_error(error: TwilioException, wire: Wire) -> VoicedeskError:
     return _refusal(status, code)
 
 
-def _refusal(status: int, code: str) -> ProviderRefused:
+def _refusal(status: int, code: str) -> ProviderRefused | CredentialsRefused:
     if code == OPTED_OUT:
         return RecipientOptedOut(provider_code=code)
     if code in _CREDENTIAL_CODES or (status in (401, 403) and code in ("", str(status), f"20{status}")):
