@@ -1,4 +1,4 @@
-"""How events get in: lanes, then dedup, deliveries, payloads and consent, in one message to the server.
+"""How events get in: lanes, then dedup, deliveries, payloads, consent and books, in one message to the server.
 
 Owns the two statements of intake. Their order is the order of a lane: the lane row is locked before
 the delivery ids are drawn, both sorted by key (or two groups would deadlock), so that within a lane
@@ -66,6 +66,12 @@ _COLUMNS = """(org_id, integration_id, provider, type, event_key, lane_key, stat
 _VALUES = """i.org_id, i.integration_id, i.provider, i.type, i.event_key, i.lane_key, i.status, i.occurred_at,
         coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note"""
 
+# The first side of the books: a row a group, organization and provider, counted from what came in, not
+# from the rows it became. What is stored as ended already has its ending beside it.
+_BOOKED = """(org_id, provider, accepted, processed, dead, skipped)
+    SELECT i.org_id, i.provider, count(*), count(*) FILTER (WHERE i.status = 'processed'),
+           count(*) FILTER (WHERE i.status = 'dead'), count(*) FILTER (WHERE i.status = 'skipped')"""
+
 _WEBHOOKS = (
     _INPUT
     + f"""
@@ -73,6 +79,9 @@ _WEBHOOKS = (
     INSERT INTO processed_webhook_events (integration_id, event_key, org_id)
     SELECT integration_id, event_key, org_id FROM input ORDER BY integration_id, event_key
     ON CONFLICT DO NOTHING RETURNING integration_id, event_key
+), booked AS (
+    INSERT INTO ledger_entries {_BOOKED}
+    FROM input i JOIN fresh f USING (integration_id, event_key) GROUP BY i.org_id, i.provider
 ), logged AS (
     INSERT INTO webhook_delivery_log {_COLUMNS}
     SELECT {_VALUES} FROM input i JOIN fresh f USING (integration_id, event_key) ORDER BY i.ord
@@ -96,7 +105,9 @@ SELECT integration_id, event_key, id FROM logged
 _OWN_WORK = (
     _INPUT
     + f"""
-, logged AS (
+, booked AS (
+    INSERT INTO ledger_entries {_BOOKED} FROM input i GROUP BY i.org_id, i.provider
+), logged AS (
     INSERT INTO webhook_delivery_log {_COLUMNS}
     SELECT {_VALUES} FROM input i ORDER BY i.ord RETURNING id, org_id, event_key
 ), stored AS (

@@ -102,9 +102,9 @@ def _open_the_books(roles):
     """Enter what is there already. As the system role: row-level security hides all rows from the owner."""
     op.execute(f"SET LOCAL ROLE {roles.system}")
     op.execute(
-        "INSERT INTO ledger_entries (org_id, provider, accepted, processed, dead, skipped)"
+        "INSERT INTO ledger_entries (org_id, provider, accepted, processed, dead, skipped, at)"
         " SELECT org_id, provider, count(*), count(*) FILTER (WHERE status = 'processed'),"
-        " count(*) FILTER (WHERE status = 'dead'), count(*) FILTER (WHERE status = 'skipped')"
+        " count(*) FILTER (WHERE status = 'dead'), count(*) FILTER (WHERE status = 'skipped'), 'epoch'"
         " FROM webhook_delivery_log GROUP BY org_id, provider"
     )
     op.execute("RESET ROLE")
