@@ -61,9 +61,11 @@ class ProviderUnavailable(TemporaryFailure):
 
     ``maybe_done`` is False only when the request certainly had no effect (the connection was
     refused before a byte was written). When True, somebody must look before repeating it.
+    ``circuit``: the one it failed behind, which says so when it closes again.
     """
 
     code = "provider_unavailable"
+    circuit: str | None = None
 
     def __init__(self, message: str = "", *, maybe_done: bool = True, retry_after: timedelta | None = None) -> None:
         super().__init__(message, retry_after=retry_after)

@@ -49,6 +49,10 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
         self._announced: State = "closed"
         self._ask_again_at = 0.0
 
+    def open_after(self, failures: int) -> None:
+        """How many failures in a row open it, here and in Redis."""
+        self._failure_threshold = self.here.limit = self.there.limit = failures
+
     @property
     def state(self) -> State:
         """Closed, open or half_open, from this process's copy."""
@@ -144,6 +148,7 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
 
     def _judge(self, error: BaseException, token: str) -> None:
         if isinstance(error, ProviderUnavailable):
+            error.circuit = self.name
             self._failed(token)
         elif token and isinstance(error, ProviderRefused):
             self._succeeded(token)

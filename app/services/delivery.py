@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from app.errors import CircuitOpen, CredentialsRefused, DatabaseUnavailable, PermanentFailure, TemporaryFailure
+from app.errors import (
+    CircuitOpen,
+    CredentialsRefused,
+    DatabaseUnavailable,
+    PermanentFailure,
+    ProviderUnavailable,
+    TemporaryFailure,
+)
 from app.models import attempts, lanes
 from app.models.attempts import Ending
 from app.models.lanes import ClaimedLane, QueuedDelivery
@@ -167,7 +174,7 @@ def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
 
 def _waits_for(error: Exception, delivery: QueuedDelivery) -> str | None:
     """Whose good news brings the next attempt forward: a circuit that closes, credentials that are renewed."""
-    if isinstance(error, CircuitOpen):
+    if isinstance(error, CircuitOpen | ProviderUnavailable):
         return error.circuit
     return attempts.credentials_of(delivery.org_id) if isinstance(error, CredentialsRefused) else None
 

@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from app.errors import CircuitOpen, PermanentFailure, TemporaryFailure
+from app.errors import CircuitOpen, PermanentFailure, ProviderUnavailable, TemporaryFailure
+from app.integrations.breaker import protected
 from app.models import attempts, lanes
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.queue import BELL_KEY, Bell
@@ -137,6 +138,27 @@ def test_after_the_last_planned_retry_an_event_is_dead(platform, people, handle)
         session.execute(text("UPDATE webhook_delivery_log SET attempts = 8"))
     Drain(platform, threads=1).run()
     assert statuses(platform) == ["dead"]
+
+
+def test_what_failed_before_its_circuit_opened_is_woken_too_when_it_closes(platform, people, handle):
+    away = [True]
+
+    @protected("vapi")
+    def ask() -> None:
+        if away:
+            raise ProviderUnavailable("away")
+
+    handle(lambda _: ask())
+    for lane in ("a", "b", "c"):
+        put(platform, people.salon.id, lane, lane=lane)
+    Drain(platform, threads=1).run()  # three failures in a row: it opens
+    assert {row[0] for row in rows(platform, "SELECT waiting_on FROM webhook_delivery_log")} == {"vapi"}
+    with platform.database.transaction(system=True) as session:
+        session.execute(text("UPDATE webhook_delivery_log SET next_attempt_at = now() + interval '1 hour'"))
+        session.execute(text("UPDATE lanes SET due_at = now() + interval '1 hour'"))
+    away.clear()
+    put(platform, people.salon.id, "probe", lane="probe")
+    drain_until(platform, lambda: statuses(platform) == ["processed"] * 4)
 
 
 def test_waiting_for_an_open_circuit_costs_no_attempt_and_ends_when_it_closes(platform, people, handle):
