@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.cli import house, organizations, records, simulate
+from app.cli import house, keys, organizations, records, simulate
 
 
 def register(app: Flask) -> None:
@@ -16,6 +16,7 @@ def register(app: Flask) -> None:
     for group in (
         organizations.org,
         organizations.integration,
+        keys.key,
         records.deliveries,
         records.calls,
         records.messages,

@@ -40,6 +40,8 @@ def create(name: str, timezone: str) -> Row:
 @click.option("--assistant", help="Vapi's id of the assistant that takes its calls.")
 @click.option("--hours", type=click.File("r", encoding="utf-8"), help="Opening hours: a JSON file, or - .")
 @click.option("--slot", type=int, help="How long an appointment is, in minutes.")
+@click.option("--api-quota", type=int, help="API requests an hour; 0 for what the settings say.")
+@click.option("--webhook-quota", type=int, help="Webhooks an hour before it is last in turn; 0 for the settings'.")
 def change(org_id: UUID, hours: TextIO | None, **given: Any) -> Row:
     """Set some of an organization's facts; the others stay."""
     changes = {name: value for name, value in given.items() if value is not None}

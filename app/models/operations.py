@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, delete, func, or_
+from sqlalchemy import BigInteger, Identity, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -52,3 +53,11 @@ def hold_singleton(session: Session, name: str, *, holder: str, lease: timedelta
 def release_singleton(session: Session, name: str, *, holder: str) -> None:
     """Give the role back, if it is still held."""
     session.execute(delete(Singleton).where(Singleton.name == name, Singleton.holder == holder))
+
+
+def has_action(session: Session, org_id: UUID, *, action: str, subject: str) -> bool:
+    """Whether anybody did this to the subject before."""
+    found = select(OperatorAction.id).where(
+        OperatorAction.org_id == org_id, OperatorAction.action == action, OperatorAction.subject == subject
+    )
+    return session.scalar(found.limit(1)) is not None

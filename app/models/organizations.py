@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Integer, SmallInteger, select
+from sqlalchemy import ForeignKey, Integer, SmallInteger, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -57,3 +57,37 @@ def find_organization(session: Session, org_id: UUID) -> Organization | None:
 def list_organizations(session: Session) -> list[Organization]:
     """All that this transaction may see, the oldest first."""
     return list(session.scalars(select(Organization).order_by(Organization.created_at)))
+
+
+def find_key(session: Session, key_hash: str) -> tuple[ApiKey, int | None] | None:
+    """The key with this hash, revoked or not, and its organization's own quota of the API."""
+    found = session.execute(
+        select(ApiKey, Organization.api_quota_per_hour)
+        .join(Organization, Organization.id == ApiKey.org_id)
+        .where(ApiKey.key_hash == key_hash)
+    ).first()
+    return (found[0], found[1]) if found else None
+
+
+def list_keys(session: Session, *, org_id: UUID | None = None) -> list[ApiKey]:
+    """All keys, or one organization's, the oldest first; revoked ones too."""
+    statement = select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)
+    return list(session.scalars(statement.where(ApiKey.org_id == org_id) if org_id else statement))
+
+
+def lock_keys(session: Session, prefix: str) -> list[ApiKey]:
+    """The keys that begin so, locked until the transaction ends: almost always one or none."""
+    return list(session.scalars(select(ApiKey).where(ApiKey.prefix == prefix).with_for_update()))
+
+
+def note_key_use(session: Session, key_id: UUID, *, at_most_every: timedelta) -> None:
+    """Write that the key is used just now, unless that was written so lately."""
+    session.execute(
+        update(ApiKey)
+        .where(
+            ApiKey.id == key_id,
+            or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.now() - at_most_every),
+        )
+        .values(last_used_at=func.now())
+        .execution_options(synchronize_session=False)
+    )

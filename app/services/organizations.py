@@ -6,21 +6,18 @@ first characters are kept. Connections to providers are ``connections.py``'s.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import InvalidInput, NotFound
-from app.models import ApiKey, Organization
+from app.models import Organization
 from app.models.integrations import list_integrations
-from app.models.organizations import find_organization, list_organizations
-from app.services import audit
+from app.models.organizations import find_organization, list_keys, list_organizations
+from app.services import api_keys, audit
 from app.services.readable import fields
 from app.services.slots import DEFAULT_HOURS, check_hours
 from app.services.tools import normalise_phone
@@ -28,10 +25,8 @@ from app.services.tools import normalise_phone
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
-KEY_PREFIX = "vd_"
-KEY_BYTES = 24  # 32 characters of url-safe base64
-SHOWN_CHARACTERS = 11
 SLOT_MINUTES = range(5, 481)
+QUOTAS = range(1, 10_000_001)
 
 _LISTED = ("id", "name", "timezone", "number=phone_number", "created_at")
 _SHOWN = (
@@ -40,6 +35,8 @@ _SHOWN = (
     "assistant=assistant_id",
     "slot=slot_minutes",
     "hours=opening_hours",
+    "api_quota=api_quota_per_hour",
+    "webhook_quota=webhook_quota_per_hour",
 )
 
 
@@ -48,14 +45,11 @@ def create(platform: Platform, *, name: str, timezone: str, actor: str) -> dict[
 
     It is open on weekdays from 9 to 17 until told otherwise. Raises InvalidInput.
     """
-    key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
     with platform.database.transaction(system=True) as session:
         org = Organization(name=_name(name), timezone=_timezone(timezone), opening_hours=DEFAULT_HOURS)
         session.add(org)
         session.flush()
-        session.add(
-            ApiKey(org_id=org.id, prefix=key[:SHOWN_CHARACTERS], key_hash=hashlib.sha256(key.encode()).hexdigest())
-        )
+        key, _ = api_keys.add(session, org.id, scopes=list(api_keys.SCOPES))
         audit.note(session, org.id, actor=actor, action="organization.create", subject=str(org.id))
         return {"id": str(org.id), "name": org.name, "api_key": key}
 
@@ -64,7 +58,8 @@ def change(platform: Platform, org_id: UUID, changes: dict[str, Any], *, actor: 
     """Set what ``changes`` names and return the organization; other processes follow within five seconds.
 
     Names are ``name``, ``timezone``, ``number``, ``transfer``, ``assistant``, ``hours`` (an object) and
-    ``slot`` (minutes); an empty number, transfer or assistant takes it away. Raises InvalidInput, NotFound.
+    ``slot`` (minutes), ``api_quota`` and ``webhook_quota`` (an hour; 0: what the settings say for everybody);
+    an empty number, transfer or assistant takes it away. Raises InvalidInput, NotFound.
     """
     checked = _check(changes)
     with platform.database.transaction(system=True) as session:
@@ -75,6 +70,7 @@ def change(platform: Platform, org_id: UUID, changes: dict[str, Any], *, actor: 
         session.flush()
         shown = _shown(session, org)
     platform.directory.forget()
+    platform.api_keys.forget()
     return shown
 
 
@@ -99,10 +95,10 @@ def get(session: Session, org_id: UUID) -> Organization:
 
 
 def _shown(session: Session, org: Organization) -> dict[str, Any]:
-    keys = session.scalars(select(ApiKey).where(ApiKey.org_id == org.id).order_by(ApiKey.created_at))
+    keys = list_keys(session, org_id=org.id)
     return {
         **fields(org, _SHOWN),
-        "api_keys": [fields(key, ("prefix", "created_at", "revoked_at")) for key in keys],
+        "api_keys": [fields(key, ("prefix", "created_at", "expires_at", "revoked_at")) for key in keys],
         "integrations": [
             fields(row, ("id", "provider", "created_at", "disabled_at")) for row in list_integrations(session, org.id)
         ],
@@ -121,6 +117,8 @@ def _check(changes: dict[str, Any]) -> dict[str, Any]:
         "assistant": ("assistant_id", lambda said: said.strip() or None),
         "hours": ("opening_hours", check_hours),
         "slot": ("slot_minutes", _slot),
+        "api_quota": ("api_quota_per_hour", lambda said: _quota("api_quota", said)),
+        "webhook_quota": ("webhook_quota_per_hour", lambda said: _quota("webhook_quota", said)),
     }
     checked = {}
     for given, value in changes.items():
@@ -156,3 +154,9 @@ def _slot(minutes: int) -> int:
     if minutes not in SLOT_MINUTES:
         raise InvalidInput(f"slot: {SLOT_MINUTES.start} to {SLOT_MINUTES.stop - 1} minutes")
     return minutes
+
+
+def _quota(what: str, an_hour: int) -> int | None:
+    if an_hour and an_hour not in QUOTAS:
+        raise InvalidInput(f"{what}: {QUOTAS.start} to {QUOTAS.stop - 1} an hour, or 0 for what the settings say")
+    return an_hour or None

@@ -6,6 +6,8 @@ pass it on. No service looks anything up globally.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from datetime import timedelta
 
@@ -21,6 +23,7 @@ from app.models.attempts import wake_waiting
 from app.observability.logging import describe, get_logger
 from app.queue import Bell
 from app.redis import RedisAway, RedisLink
+from app.services.api_keys import ApiKeys
 from app.services.caretaker import Caretaker
 from app.services.credentials import Vault
 from app.services.delivery import Handler
@@ -33,14 +36,16 @@ log = get_logger(__name__)
 
 
 class Platform:
-    """One process's platform."""
+    """One process's platform. ``kind`` says of which: ``web``, ``worker`` or ``cli``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, kind: str = "web") -> None:
         self.settings = settings
+        self.kind = kind
         self.database = Database(settings)
         self.redis = RedisLink.from_settings(settings)
         self.vault = Vault(settings.credentials_keys)
         self.directory = Directory(self.database, self.vault)
+        self.api_keys = ApiKeys(self.database)
         self.twilio = TwilioMessages(settings.twilio_api_base_url)
         self.google = GoogleCalendar(settings.google_calendar_api_base_url)
         self.vapi = (
@@ -53,12 +58,16 @@ class Platform:
         )
         self.bell = Bell(self.redis)
         self.caretaker = Caretaker(self)
-        circuits.connect(self.redis, settings.circuit_open_seconds)
+        circuits.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
         circuits.on_change(self._circuit_changed)
 
     def handler(self, provider: str, event_type: str) -> Handler:
         """The handler of an event's type."""
         return find_handler(provider, event_type)
+
+    def process_name(self) -> str:
+        """Who delivers here: ``<kind>:<host>:<pid>``. Asked anew each time, because of forks."""
+        return f"{self.kind}:{socket.gethostname()}:{os.getpid()}"
 
     def redis_answers(self) -> bool:
         """Whether Redis answers just now (and is configured)."""

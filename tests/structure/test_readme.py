@@ -10,7 +10,7 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import house, organizations, records, simulate
+from app.cli import house, keys, organizations, records, simulate
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +20,7 @@ ROWS = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", README, re.MULTILINE))
 GROUPS = [
     organizations.org,
     organizations.integration,
+    keys.key,
     records.deliveries,
     records.calls,
     records.messages,
