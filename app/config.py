@@ -205,6 +205,20 @@ def _secrets_from_files() -> dict[str, str]:
     return found
 
 
+def metrics_folder() -> str | None:
+    """METRICS_DIR by itself, which is needed before there are settings: while modules are imported.
+
+    A file that cannot be read is told of when they are loaded.
+    """
+    named, file = os.environ.get("METRICS_DIR"), os.environ.get("METRICS_DIR_FILE")
+    if named or not file:
+        return named or None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment that gives a child process the same settings."""
     environment = dict(os.environ)
