@@ -28,7 +28,7 @@ class Runtime:
     def __init__(self) -> None:
         settings = load_settings()
         configure_logging(settings)
-        self.platform = Platform(settings)
+        self.platform = Platform(settings, kind="worker")
         self.drain = Drain(self.platform, threads=settings.worker_threads)
         self.stopping = threading.Event()
 

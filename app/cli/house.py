@@ -47,9 +47,11 @@ def new_key() -> Row:
 @with_appcontext
 def deliver_isolated(org_id: UUID, lane_key: str, token: int, delivery_id: int) -> None:
     """One attempt at a delivery that may kill its process, for the lane that the parent process holds."""
+    here = platform()
+    here.kind = "cli"  # its attempts say so
     try:
         finished = isolated_attempt.attempt(
-            platform(), org_id=org_id, lane_key=lane_key, token=token, delivery_id=delivery_id
+            here, org_id=org_id, lane_key=lane_key, token=token, delivery_id=delivery_id
         )
     except VoicedeskError as error:
         raise click.ClickException(str(error)) from None

@@ -13,7 +13,7 @@ from app.errors import CircuitOpen, DatabaseUnavailable, TemporaryFailure
 from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
-from app.services import calls, message_checks, messages, texts
+from app.services import calls, canary, message_checks, messages, texts
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
 from app.services.delivery import SCHEDULE, Handler, LeaseLost, Skip, Work
@@ -106,5 +106,6 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     ("google-calendar", "calendar.changed"): _note_calendar,
     (INTERNAL_PROVIDER, OwnWork.SEND_MESSAGE): messages.send,
     (INTERNAL_PROVIDER, OwnWork.CHECK_MESSAGE): message_checks.check,
+    (INTERNAL_PROVIDER, canary.TYPE): canary.arrive,
     (INTERNAL_PROVIDER, OwnWork.FINISH_APPOINTMENT): _finish_appointment,
 }

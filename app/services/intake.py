@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
@@ -43,7 +44,19 @@ class Accepted:
         return self.delivery_id is None
 
 
-def accept(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> Accepted:
+class Source(Protocol):
+    """Where an event comes from: an ``Endpoint``, or what stands in for one."""
+
+    @property
+    def org_id(self) -> UUID:
+        """Whose event it is."""
+
+    @property
+    def integration_id(self) -> UUID:
+        """Within what its key is unique."""
+
+
+def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepted:
     """Store the event and ring the bell. Raises DatabaseUnavailable: then it must not be answered with 2xx.
 
     Safe to call twice: the second is a duplicate. Consent (STOP, START) takes effect in the same commit.
@@ -149,7 +162,7 @@ def _short(key: str) -> str:
 
 
 def _as_delivery(
-    endpoint: Endpoint, event: InboundEvent, *, status: str = "received", answer: dict[str, Any] | None = None
+    endpoint: Source, event: InboundEvent, *, status: str = "received", answer: dict[str, Any] | None = None
 ) -> NewDelivery:
     return NewDelivery(
         org_id=endpoint.org_id,
