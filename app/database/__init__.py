@@ -95,8 +95,7 @@ class Database:
 
     @contextmanager
     def _session(self, statement_timeout_ms: int) -> Iterator[Session]:
-        if time.monotonic() < self._left_alone_until:
-            raise DatabaseUnavailable("the database does not answer")
+        self._leave_alone()
         try:
             if not self._checked:
                 self.verify_role()
@@ -109,8 +108,7 @@ class Database:
         except PoolTimeout:
             raise DatabaseUnavailable("no free database connection") from None
         except DBAPIError as error:
-            if isinstance(error.orig, NoAnswer):
-                self._left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
+            self._note_hang(error)
             if is_unavailable(error):
                 raise DatabaseUnavailable("the database is away") from None
             if getattr(error.orig, "pgcode", None) == _UNDEFINED_TABLE:
@@ -139,11 +137,21 @@ class Database:
 
     def ping(self) -> None:
         """One trivial statement; raises DatabaseUnavailable."""
+        self._leave_alone()
         try:
             with patience.patience(PING_SECONDS), self.engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
-        except (DBAPIError, PoolTimeout):
+        except (DBAPIError, PoolTimeout) as error:
+            self._note_hang(error)
             raise DatabaseUnavailable("the database is away") from None
+
+    def _leave_alone(self) -> None:
+        if time.monotonic() < self._left_alone_until:
+            raise DatabaseUnavailable("the database does not answer")
+
+    def _note_hang(self, error: Exception) -> None:
+        if isinstance(getattr(error, "orig", None), NoAnswer):
+            self._left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
 
     def dispose(self, *, close: bool = True) -> None:
         """Drop all pooled connections; in a forked child with close=False, because they are the parent's."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from app.errors import DatabaseUnavailable
 from app.models.lanes import end_impossible_leases, next_due
 from app.models.operations import hold_singleton, release_singleton
-from app.observability.logging import describe, get_logger
+from app.observability.errors import report
+from app.observability.logging import get_logger
 from app.services.drain import Drain
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 5.0
 SWEEP_ALONE_SECONDS = 1.0  # without Redis nobody else looks at dates
 SWEEPER_LEASE = timedelta(seconds=10)
+WARM_SECONDS = 60.0  # how often it gets to know everybody, for the time when the database is away
 OVERDUE_SECONDS = 15.0  # rung for and still due: no worker lives, so this process does it
 
 log = get_logger(__name__)
@@ -36,7 +38,7 @@ class Caretaker:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._drain = Drain(platform, threads=platform.settings.fallback_threads)
+        self.drain = Drain(platform, threads=platform.settings.fallback_threads)
         self._nudged = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -71,6 +73,7 @@ class Caretaker:
 
     def _run(self) -> None:
         swept = 0.0
+        warmed = -WARM_SECONDS
         while not self._stopping.is_set():
             self._nudged.wait(timeout=SWEEP_ALONE_SECONDS)
             nudged = self._nudged.is_set()
@@ -80,15 +83,19 @@ class Caretaker:
             try:
                 if nudged:
                     self._deliver()
+                if time.monotonic() - warmed >= WARM_SECONDS:
+                    warmed = time.monotonic()
+                    self._platform.directory.warm()
                 every = SWEEP_ALONE_SECONDS if not self._platform.redis_answers() else SWEEP_SECONDS
                 if time.monotonic() - swept >= every:
                     swept = time.monotonic()
                     self.sweep()
+                    self._platform.nightly.tend()
             except DatabaseUnavailable:
                 log.warning("caretaker.no_database")
                 self._stopping.wait(SWEEP_ALONE_SECONDS)
             except Exception as error:  # noqa: BLE001 - the caretaker must outlive one bad round
-                log.error("caretaker.failed", **describe(error))
+                report(error, where="thread", event="caretaker.failed")
                 self._stopping.wait(SWEEP_ALONE_SECONDS)
 
     def sweep(self) -> None:
@@ -112,4 +119,4 @@ class Caretaker:
             log.warning("caretaker.no_database")  # the lease ends by itself
 
     def _deliver(self) -> None:
-        self._drain.run(keep_going=lambda: not self._stopping.is_set())
+        self.drain.run(keep_going=lambda: not self._stopping.is_set())

@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from app.database import Database
-from app.errors import DatabaseUnavailable, NotFound, UnknownEndpoint
-from app.models.integrations import Integration, find_by_token, find_for_provider
-from app.models.organizations import Organization, find_organization
+from app.errors import ConfigurationError, DatabaseUnavailable, NotFound, UnknownEndpoint
+from app.models.integrations import Integration, find_by_token, find_for_provider, list_integrations
+from app.models.organizations import Organization, find_organization, list_organizations
 from app.services.credentials import Credentials, Vault
 
 FRESH_SECONDS = 5.0
@@ -85,6 +85,23 @@ class Directory:
             raise NotFound(f"the organization has no {provider} integration", code="not_connected")
         return found
 
+    def warm(self) -> None:
+        """Get to know everybody, so that a caller is answered also by a process that has never met the organization
+        when the database goes away. Raises DatabaseUnavailable."""
+        with self._database.transaction(system=True) as session:
+            organizations = list_organizations(session)[:MOST_ENTRIES]
+            integrations = list_integrations(session)[:MOST_ENTRIES]
+            for org in organizations:
+                self._businesses.learn(org.id, _as_business(org))
+        for row in integrations:  # the oldest first, so that an organization's newest of a provider stays
+            if row.disabled_at is None:
+                try:
+                    endpoint = self._open(row)
+                except ConfigurationError:
+                    continue  # sealed with a key that is gone: `readiness` says so, and whoever needs it hears it
+                self._endpoints.learn(row.token, endpoint)
+                self._providers.learn((row.org_id, row.provider), endpoint)
+
     def forget(self) -> None:
         """Drop everything cached, after a change made in this process."""
         for cache in (self._endpoints, self._businesses, self._providers):
@@ -138,15 +155,20 @@ class StaleIfError(Generic[K, V]):
             if entry is None:
                 raise
             return entry[1]
-        with self._lock:
-            if value is None:
+        if value is None:
+            with self._lock:
                 self._entries.pop(key, None)
-                return value
+            return value
+        self.learn(key, value)
+        return value
+
+    def learn(self, key: K, value: V) -> None:
+        """Keep what was just read."""
+        with self._lock:
             self._entries[key] = (time.monotonic(), value)
             self._entries.move_to_end(key)
             while len(self._entries) > MOST_ENTRIES:
                 self._entries.popitem(last=False)
-        return value
 
     def clear(self) -> None:
         """Forget all."""

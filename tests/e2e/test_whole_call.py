@@ -146,6 +146,33 @@ def test_kill_9_of_web_worker_redis_and_postgres_in_the_middle_of_a_call_changes
 
 
 @pytest.mark.timeout(180)
+def test_a_frozen_postgres_is_answered_for_in_time_and_loses_nothing(build, world):
+    house = build()
+    salon = open_business(house.platform, world, "Salon", "+4930111110001")
+    house.start_web()
+    house.start_worker()
+    play(house, salon, 9)
+    expect_all_done(house, salon, 1)
+    house.postgres.freeze()
+    try:
+        for _ in range(4):  # each process of the two, more than once
+            asked = time.monotonic()
+            answer = salon.vapi(house.client, {"type": "assistant-request", "call": {"id": "frozen"}})
+            assert answer.status_code == 200
+            assert time.monotonic() - asked < 5.5
+            posted = time.monotonic()
+            refused = salon.vapi(house.client, {"type": "status-update", "status": "ringing", "call": {"id": "frozen"}})
+            assert refused.status_code == 503
+            assert time.monotonic() - posted < 5.5
+    finally:
+        house.postgres.thaw()
+    # each process leaves a database that hung alone for a second; both have to have found it again
+    eventually(lambda: all(requests.get(f"{house.base_url}/health/database", timeout=5).ok for _ in range(20)))
+    play(house, salon, 10)
+    expect_all_done(house, salon, 2)
+
+
+@pytest.mark.timeout(180)
 def test_no_event_waits_for_the_sweep_while_a_worker_is_idle_and_both_workers_work(build, world):
     house = build()
     salon = open_business(house.platform, world, "Salon", "+4930111110001")
