@@ -7,9 +7,7 @@ transaction is open while a handler runs.
 
 from __future__ import annotations
 
-import os
 import random
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +113,7 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
             lane_key=lane.lane_key,
             token=lane.token,
             delivery_id=delivery.id,
-            process=_process_name(),
+            process=platform.process_name(),
         )
     if attempt_id is None:
         return False
@@ -271,7 +269,3 @@ def deliver_suspect_here(platform: Platform, lane: ClaimedLane, delivery_id: int
         return any(deliver_one(platform, lane, delivery) for delivery in lane.deliveries if delivery.id == delivery_id)
     except DatabaseUnavailable:
         return False
-
-
-def _process_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
