@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ForeignKeyConstraint, func
+from sqlalchemy import ForeignKeyConstraint, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from app.models.base import Base, CreatedAt, OrgId
+from app.models.integrations import Integration
 
 
 class CalendarChannel(Base):
@@ -64,3 +65,22 @@ def note_channel(
         ).returning(CalendarChannel.channel_id)
     ).first()
     return noted is not None
+
+
+def list_lapsing(session: Session, *, within: timedelta) -> list[CalendarChannel]:
+    """The channels that end within the time (or have ended) with none that lives longer, of enabled integrations."""
+    later = aliased(CalendarChannel)
+    longer_lived = exists().where(
+        later.org_id == CalendarChannel.org_id,
+        later.integration_id == CalendarChannel.integration_id,
+        later.resource_id == CalendarChannel.resource_id,
+        or_(later.expires_at.is_(None), later.expires_at > CalendarChannel.expires_at),
+    )
+    enabled = exists().where(Integration.id == CalendarChannel.integration_id, Integration.disabled_at.is_(None))
+    return list(
+        session.scalars(
+            select(CalendarChannel)
+            .where(CalendarChannel.expires_at < func.now() + within, ~longer_lived, enabled)
+            .order_by(CalendarChannel.expires_at)
+        )
+    )

@@ -6,7 +6,9 @@ deliveries are claimed and finished is in ``lanes.py``; how they get in, in ``in
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -168,3 +170,72 @@ def list_attempts(session: Session, delivery: Delivery) -> list[Attempt]:
             .order_by(Attempt.id)
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Deliveries of one provider and type that share a fate: how many, of how many organizations, the first ids."""
+
+    provider: str
+    type: str
+    error_code: str
+    count: int
+    organizations: int
+    ids: list[int]
+
+
+def list_dead(session: Session, *, within: timedelta, except_codes: Sequence[str]) -> list[Trouble]:
+    """What died within the time and was not replayed, by provider, type and error code; by an index of the dead."""
+    return _troubles(
+        session,
+        "SELECT provider, type, coalesce(error_code, '') AS error_code, count(*) AS count,"
+        " count(DISTINCT org_id) AS organizations, (array_agg(id ORDER BY id))[1:5] AS ids"
+        " FROM webhook_delivery_log WHERE status = 'dead' AND finished_at > now() - CAST(:within AS interval)"
+        " AND coalesce(error_code, '') <> ALL (:except_codes) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        within=within,
+        except_codes=list(except_codes),
+    )
+
+
+def list_set_aside(session: Session) -> list[Trouble]:
+    """What is unfinished and was set aside, by provider and type; found over the lanes, which are few."""
+    return _troubles(
+        session,
+        "SELECT d.provider, d.type, '' AS error_code, count(*) AS count, count(DISTINCT d.org_id) AS organizations,"
+        " (array_agg(d.id ORDER BY d.id))[1:5] AS ids FROM lanes l JOIN webhook_delivery_log d"
+        f" ON d.org_id = l.org_id AND d.lane_key = l.lane_key AND d.{UNFINISHED}"
+        " WHERE position(':aside:' IN l.lane_key) > 0 GROUP BY 1, 2 ORDER BY 1, 2",
+    )
+
+
+def list_refused_credentials(session: Session, *, within: timedelta) -> list[tuple[UUID, str, str, int]]:
+    """Whose credentials are refused: organization, provider, type, how many.
+
+    Those with something that waits for new credentials, and those refused within the time and not accepted since.
+    """
+    rows = session.execute(
+        text(
+            "SELECT org_id, provider, type, count(*) FROM webhook_delivery_log"
+            f" WHERE waiting_on LIKE 'credentials:%' AND {UNFINISHED} GROUP BY 1, 2, 3"
+            " UNION ALL SELECT r.org_id, r.provider, r.type, r.times FROM ("
+            " SELECT a.org_id, d.provider, d.type, count(DISTINCT d.id) AS times, max(a.ended_at) AS last"
+            " FROM delivery_attempts a JOIN webhook_delivery_log d ON d.org_id = a.org_id AND d.id = a.delivery_id"
+            " WHERE a.error_code = 'credentials_refused' AND a.ended_at > now() - CAST(:within AS interval)"
+            " AND d.waiting_on IS NULL GROUP BY 1, 2, 3) r WHERE NOT EXISTS (SELECT FROM webhook_delivery_log s"
+            " WHERE s.finished_at > r.last AND s.status = 'processed' AND s.org_id = r.org_id AND s.type = r.type)"
+        ),
+        {"within": within},
+    )
+    return [(org_id, provider, work, count) for org_id, provider, work, count in rows]
+
+
+def _troubles(session: Session, statement: str, **parameters: object) -> list[Trouble]:
+    return [Trouble(**row._mapping) for row in session.execute(text(statement), parameters)]
+
+
+def count_unfinished(session: Session) -> dict[str, int]:
+    """How many deliveries wait, by each unfinished status, also those that none has."""
+    counted = session.execute(
+        text(f"SELECT status, count(*) FROM webhook_delivery_log WHERE {UNFINISHED} GROUP BY status")
+    )
+    return {"received": 0, "processing": 0, "retrying": 0} | {row[0]: row[1] for row in counted}

@@ -148,6 +148,11 @@ def lock_message_by_sid(session: Session, org_id: UUID, provider_sid: str) -> Me
     )
 
 
+def find_by_idempotency_key(session: Session, org_id: UUID, idempotency_key: str) -> Message | None:
+    """The text that was planned for this key."""
+    return session.scalar(select(Message).where(Message.org_id == org_id, Message.idempotency_key == idempotency_key))
+
+
 def owned_sids(session: Session, org_id: UUID, sids: list[str]) -> set[str]:
     """Those of ``sids`` that belong to a text of ours already."""
     found = session.scalars(
@@ -175,3 +180,15 @@ def list_messages(session: Session, *, org_id: UUID | None = None, limit: int = 
     """The newest first, at most ``limit``."""
     statement = select(Message).order_by(Message.created_at.desc()).limit(limit)
     return list(session.scalars(statement.where(Message.org_id == org_id) if org_id else statement))
+
+
+def count_unknown(session: Session, *, older_than: timedelta) -> list[tuple[UUID, int, list[UUID]]]:
+    """Per organization: how many texts have had an unknown fate for so long, and the first five of them."""
+    rows = session.execute(
+        text(
+            "SELECT org_id, count(*), (array_agg(id ORDER BY sending_since))[1:5] FROM messages"
+            " WHERE status = 'unknown' AND sending_since < now() - CAST(:age AS interval) GROUP BY org_id"
+        ),
+        {"age": older_than},
+    )
+    return [(org_id, count, list(ids)) for org_id, count, ids in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -91,3 +92,11 @@ def note_key_use(session: Session, key_id: UUID, *, at_most_every: timedelta) ->
         .values(last_used_at=func.now())
         .execution_options(synchronize_session=False)
     )
+
+
+def names_of(session: Session, org_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The names of these organizations; one that is not there is left out."""
+    if not org_ids:
+        return {}
+    rows = session.execute(select(Organization.id, Organization.name).where(Organization.id.in_(org_ids)))
+    return {row.id: row.name for row in rows}
