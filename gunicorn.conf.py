@@ -7,16 +7,34 @@ lines have neither, and no address of whoever asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
+import signal
 import sys
+import tempfile
+import time
+from types import FrameType
 from typing import Any
 
 from gunicorn.glogging import Logger
 
+PRIVATE_METRICS = None
+if not (os.environ.get("METRICS_DIR") or os.environ.get("METRICS_DIR_FILE")):
+    # Its own processes must count together at least. Named before anything counts: that is when it is looked for.
+    PRIVATE_METRICS = os.environ["METRICS_DIR"] = tempfile.mkdtemp(prefix="voicedesk-metrics-")
+
 from app.config import load_settings
 from app.database import Database
 from app.errors import ConfigurationError, DatabaseUnavailable
+from app.observability import counting, metrics
+from app.observability.errors import watch_process
+from app.observability.logging import configure_logging, library_formatter
+from app.services.departure import Departure
+
+LEAVE_SECONDS = 23.0  # after SIGTERM, whatever still runs: before gunicorn's own SIGKILL, which gives nothing back
+SAME_WISH_SECONDS = 1.0  # a second signal sooner than this is the first one's echo
 
 
 def _number(name: str, default: int, least: int, most: int) -> int:
@@ -34,7 +52,15 @@ def hide(uri: str) -> str:
 
 
 class DiscreetLogger(Logger):
-    """gunicorn's logger, which would otherwise write whole request lines."""
+    """gunicorn's logger, which would otherwise write whole request lines; in the form of all other lines."""
+
+    def setup(self, cfg: Any) -> None:
+        """Write where gunicorn was told to, as the application writes."""
+        super().setup(cfg)
+        with contextlib.suppress(ConfigurationError):  # told, and the start ended, in on_starting
+            configure_logging(load_settings())
+        for handler in (*self.error_log.handlers, *self.access_log.handlers):
+            handler.setFormatter(library_formatter())
 
     def atoms(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The fields of an access line, with the path made harmless."""
@@ -68,6 +94,7 @@ control_socket_disable = True  # its default place is shared by all gunicorns of
 def on_starting(_server: Any) -> None:
     """End the whole start when a setting is wrong or the database role sees too much; gunicorn itself
     would start a failing worker again for ever."""
+    counting.sweep_private()
     try:
         settings = load_settings()
         database = Database(settings)
@@ -80,10 +107,39 @@ def on_starting(_server: Any) -> None:
         sys.stderr.write("The database is away; its role is checked with the first connection.\n")
 
 
+def when_ready(server: Any) -> None:
+    """Let a second SIGTERM end the whole at once, as gunicorn by itself does only for SIGINT and SIGQUIT."""
+    told: list[float] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        again = bool(told) and time.monotonic() - told[0] >= SAME_WISH_SECONDS
+        told.append(time.monotonic())
+        server.signal(signal.SIGQUIT if again else number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
 def post_worker_init(worker: Any) -> None:
-    """Check the database role, and begin the sync fallback and the sweep."""
+    """Check the database role, begin the sync fallback and the sweep, and let SIGTERM reach them at once."""
+    watch_process("web")
     platform = worker.app.callable.extensions["platform"]
     platform.start_web()
+    worker.departure = Departure(platform, [platform.caretaker.drain], grace_seconds=LEAVE_SECONDS)
+    worker.departure.expect()
+    finish_requests = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        worker.departure.soon()
+        platform.caretaker.claim_no_more()
+        finish_requests(number, frame)  # type: ignore[misc, operator]
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.siginterrupt(signal.SIGTERM, False)
+
+
+def worker_int(worker: Any) -> None:
+    """SIGINT or SIGQUIT: give back what is held, and end within a second."""
+    worker.departure.now()
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
@@ -91,3 +147,9 @@ def worker_exit(_server: Any, worker: Any) -> None:
     application = getattr(worker.app, "callable", None)
     if application is not None:
         application.extensions["platform"].close()
+
+
+def on_exit(_server: Any) -> None:
+    """Remove what no other process counts into: a gunicorn that takes over (SIGUSR2) counts in the same folder."""
+    if PRIVATE_METRICS and metrics.shared and metrics.shared.deserted():
+        shutil.rmtree(PRIVATE_METRICS, ignore_errors=True)

@@ -10,9 +10,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.cli import register as register_commands
 from app.config import Settings, load_settings
-from app.http import health, problems, webhooks
+from app.http import health, metrics, problems, requests, webhooks
 from app.models import Base
 from app.observability.logging import configure_logging
+from app.observability.sentry import configure_sentry
 from app.services.platform import Platform
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,14 +23,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; raises ConfigurationError naming every setting that is wrong."""
     settings = settings or load_settings()
     configure_logging(settings)
+    configure_sentry(settings)
     app = Flask("voicedesk", static_folder=None)
     app.config["SETTINGS"] = settings
     app.config["MAX_CONTENT_LENGTH"] = settings.max_webhook_bytes
     app.extensions["platform"] = Platform(settings)
     Migrate(app, Base, directory=str(ROOT / "migrations"))
+    requests.init_app(app)
+    metrics.init_app(app)
     problems.init_app(app)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     register_commands(app)
     if settings.trusted_proxies:
         hops = settings.trusted_proxies

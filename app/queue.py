@@ -13,7 +13,8 @@ from collections.abc import Callable
 from redis import Redis, RedisError
 from rq import Queue
 
-from app.observability.logging import describe, get_logger
+from app.observability.errors import report
+from app.observability.logging import get_logger
 from app.redis import RedisAway, RedisLink
 
 QUEUE_NAME = "voicedesk"
@@ -59,7 +60,7 @@ class Bell:
         except RedisAway:
             return False
         except (ValueError, TypeError) as error:  # a job that cannot be built is a bug, and must not stop the ringer
-            log.error("bell.failed", **describe(error))
+            report(error, where="thread", event="bell.failed")
             return False
         return True
 

@@ -4,8 +4,6 @@ Owns which URL and which role a migration uses. Roles belong to the cluster and 
 migration is taken back; only grants and policies go.
 """
 
-from logging.config import fileConfig
-
 from alembic import context
 from flask import current_app
 from sqlalchemy import create_engine, pool
@@ -13,9 +11,7 @@ from sqlalchemy import create_engine, pool
 from app.database.roles import RoleNames, ensure_roles
 from app.models import Base
 
-config = context.config
-if config.config_file_name:
-    fileConfig(config.config_file_name, disable_existing_loggers=False)
+config = context.config  # how it logs is the product's business (app/observability/logging.py)
 
 settings = current_app.config["SETTINGS"]
 roles = RoleNames(settings.database_role_prefix)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.errors import DatabaseUnavailable
+from app.observability.errors import count
 from app.observability.logging import get_logger
-from app.services import cleanup
 from workers.worker import runtime
 
 log = get_logger(__name__)
@@ -16,7 +16,7 @@ def drain() -> int:
     try:
         return here.drain.run(keep_going=lambda: not here.stopping.is_set())
     except DatabaseUnavailable:
-        log.warning("drain.no_database")  # the rows wait; the sweep rings when it is back
+        _database_away("drain")  # the rows wait; the sweep rings when it is back
         return 0
 
 
@@ -25,13 +25,14 @@ def sweep() -> None:
     try:
         runtime().platform.caretaker.sweep()
     except DatabaseUnavailable:
-        log.warning("sweep.no_database")
+        _database_away("sweep")
 
 
-def clean_up() -> dict[str, int]:
-    """Delete what is finished and old."""
-    try:
-        return cleanup.clean_up(runtime().platform)
-    except DatabaseUnavailable:
-        log.warning("cleanup.no_database")
-        return {}
+def clean_up() -> bool:
+    """Begin to delete what is finished and old, beside the deliveries; False if that runs already."""
+    return runtime().platform.nightly.begin()
+
+
+def _database_away(job: str) -> None:
+    log.warning("job.no_database", job=job)
+    count(f"job:{DatabaseUnavailable.code}")

@@ -15,12 +15,16 @@ import redis
 
 from app.config import load_settings
 from app.errors import ConfigurationError
+from app.observability.errors import report, watch_process
 from app.observability.logging import configure_logging, describe, get_logger
+from app.observability.sentry import configure_sentry
 from app.queue import QUEUE_NAME
 from app.redis import RedisAway, RedisLink
+from app.services.error_counts import ErrorCounts
 from workers.schedule import OnceScheduler, register
 
 POLL_SECONDS = 1.0
+STOP_SECONDS = 10
 
 log = get_logger(__name__)
 
@@ -30,14 +34,21 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logging(settings)
-        connection = RedisLink.from_settings(settings).for_jobs()
+        configure_sentry(settings)
+        watch_process("scheduler")
+        link = RedisLink.from_settings(settings)
+        connection = link.for_jobs()
     except (ConfigurationError, RedisAway) as error:
         sys.stderr.write(f"The scheduler does not start: {error}\n")
         return 78
+    error_counts = ErrorCounts(link)
     stopping = threading.Event()
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        """Once: leave after this round. Again, or with a Redis that holds us up: at once; the lock ends by itself."""
         stopping.set()
+        signal.signal(number, signal.SIG_DFL)
+        signal.alarm(STOP_SECONDS)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -52,10 +63,13 @@ def main() -> int:
                 scheduler.remove_lock()
         except redis.RedisError as error:
             log.warning("scheduler.no_redis", **describe(error))
+        except Exception as error:  # noqa: BLE001 - the schedule must outlive one bad round
+            report(error, where="scheduler", event="scheduler.failed")
     try:
         scheduler.remove_lock()
     except redis.RedisError as error:
         log.warning("scheduler.no_redis", **describe(error))
+    error_counts.stop()
     return 0
 
 

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import sys
 import threading
+from datetime import timedelta
 from typing import Any
 
 from rq import SimpleWorker
+from rq.job import Job
+from rq.utils import now
 
 from app.config import load_settings
 from app.errors import ConfigurationError, DatabaseUnavailable
+from app.observability.errors import report, watch_process
 from app.observability.logging import configure_logging, get_logger
+from app.observability.sentry import configure_sentry
+from app.services.departure import Departure
 from app.services.drain import Drain
 from app.services.platform import Platform
+
+GRACE_SECONDS = 20.0  # for what runs when the process is told to stop
+SAME_WISH = timedelta(seconds=1)  # a second signal sooner than this is the first one's echo
 
 log = get_logger(__name__)
 
@@ -28,8 +37,13 @@ class Runtime:
     def __init__(self) -> None:
         settings = load_settings()
         configure_logging(settings)
+        configure_sentry(settings)
+        watch_process("job")
         self.platform = Platform(settings, kind="worker")
         self.drain = Drain(self.platform, threads=settings.worker_threads)
+        self.departure = Departure(
+            self.platform, (self.drain, self.platform.caretaker.drain), grace_seconds=GRACE_SECONDS
+        )
         self.stopping = threading.Event()
 
 
@@ -62,14 +76,28 @@ class Worker(SimpleWorker):
             raise SystemExit(78) from None
         except DatabaseUnavailable:
             log.warning("worker.no_database")  # checked again with the first connection
+        runtime().departure.expect()
         runtime().platform.bell.ring()  # what came while no worker lived
+        runtime().platform.watcher.start()
         try:
             return bool(super().work(*args, **kwargs))
         finally:
             runtime().platform.close()  # rings once more for what a stopped drain has left
 
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """A job failed: report it, then go on as RQ does."""
+        report(exc_info[1], where="job", event="job.failed", job=job.func_name)
+        super().handle_exception(job, *exc_info)
+
     def request_stop(self, signum: Any, frame: Any) -> None:
-        """SIGTERM, SIGINT: end the running drain early; it finishes what it has begun."""
+        """SIGTERM, SIGINT: end the running drain early; it finishes what it has begun, within a bound."""
+        runtime().departure.soon()
         runtime().stopping.set()
         runtime().platform.caretaker.claim_no_more()  # a sweep may be delivering too
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def request_force_stop(self, signum: Any, frame: Any) -> None:
+        """A second signal, at least a second after the first (a terminal sends one to each of a group): leave now."""
+        assert self._shutdown_requested_date is not None
+        if now() - self._shutdown_requested_date >= SAME_WISH:
+            runtime().departure.now()

@@ -13,8 +13,11 @@ from typing import Any
 
 import click
 from flask.cli import with_appcontext
+from flask.helpers import get_debug_flag
 
 from app.errors import VoicedeskError
+from app.observability import sentry
+from app.observability.errors import report
 
 WIDTH = 100
 GAP = "  "
@@ -25,7 +28,10 @@ Row = dict[str, Any]
 
 
 class DataCommand(click.Command):
-    """A command whose callback returns data. ``columns`` are a list's columns; ``text`` words it otherwise."""
+    """A command whose callback returns data. ``columns`` are a list's columns; ``text`` words it otherwise.
+
+    ``failed`` says whether what was found, once it is printed, ends the command with exit code 1.
+    """
 
     def __init__(
         self,
@@ -33,12 +39,14 @@ class DataCommand(click.Command):
         columns: Sequence[str] = (),
         text: Callable[[Any], str] | None = None,
         always_json: bool = False,
+        failed: Callable[[Any], bool] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._columns = columns
         self._text = text
         self._always_json = always_json
+        self._failed = failed
         if self.callback is not None:
             self.callback = with_appcontext(self.callback)
         self.params.append(
@@ -69,10 +77,19 @@ class DataCommand(click.Command):
             else:
                 click.echo(f"Error: {_sentence(error)}", err=True)
             ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # a bug: one readable line, and the story where errors go
+            if get_debug_flag():
+                raise
+            _fail_unexpectedly(error, ctx, as_json=as_json)
+            ctx.exit(1)
         if as_json:
             click.echo(json.dumps(data, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
         else:
             click.echo(self._text(data) if self._text else render(data, self._columns))
+        if self._failed is not None and self._failed(data):
+            ctx.exit(1)
 
 
 def render(data: Any, columns: Sequence[str] = ()) -> str:
@@ -158,3 +175,14 @@ def _sentence(error: VoicedeskError) -> str:
 
 def _fail_as_json(code: str, message: str) -> None:
     click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False), err=True)
+
+
+def _fail_unexpectedly(error: Exception, ctx: click.Context, *, as_json: bool) -> None:
+    """Report a bug and say so; its text may hold anything, so only its class is shown."""
+    report(error, where="cli", event="command.failed", command=ctx.command.name)
+    sentry.flush()
+    message = f"It failed unexpectedly ({type(error).__name__}); it has been reported. `flask --debug` shows where."
+    if as_json:
+        _fail_as_json("internal", message)
+    else:
+        click.echo(f"Error: {message}", err=True)

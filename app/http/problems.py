@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from flask import Flask, Response
+from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
 from app.errors import DatabaseUnavailable, InvalidInput, NotFound, RequestRefused, VoicedeskError
-from app.observability.logging import describe, get_logger
+from app.observability import context
+from app.observability.errors import report
+from app.observability.logging import get_logger
 
 RETRY_AFTER_SECONDS = 5
 
@@ -29,6 +31,7 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
         429: "Too many requests",
         503: "Unavailable",
     }.get(status, "Error")
+    g.problem_code = code
     document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **extra}
     return Response(orjson.dumps(document), status=status, content_type="application/problem+json")
 
@@ -44,13 +47,14 @@ def init_app(app: Flask) -> None:
 
 
 def _refused(error: RequestRefused) -> Response:
-    log.warning("webhook.refused", code=error.code, status=error.status)
+    g.told = True
+    log.warning("webhook.refused", code=error.code, status=error.status, duration_ms=context.request_ms())
     return problem(error.status, error.code, str(error))
 
 
 def _unavailable(error: VoicedeskError) -> Response:
     # 503 and never a 4xx: a provider that retries must take this for a failure of ours
-    log.error("request.unavailable", **describe(error))
+    _report(error, "request.unavailable")
     response = problem(503, error.code, "The database is away; nothing was stored. Send it again.")
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
@@ -62,5 +66,11 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    log.error("request.failed", **describe(error))
+    _report(error, "request.failed")
     return problem(500, "internal", "Something went wrong here; it has been logged.")
+
+
+def _report(error: Exception, event: str) -> None:
+    """One line, one count and one report of a request that failed here."""
+    g.told = True
+    report(error, where="web", event=event, duration_ms=context.request_ms())

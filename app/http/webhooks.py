@@ -17,6 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.errors import MalformedEvent, UnsupportedContentType
 from app.integrations import google_calendar, twilio, vapi
 from app.integrations.events import InboundEvent, WebhookRequest
+from app.observability import context
 from app.services import answers, intake
 from app.services.directory import Endpoint
 from app.services.platform import Platform
@@ -78,7 +79,9 @@ def receive_google_calendar(token: str) -> Response:
 def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
     """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415 before anything is read."""
     platform: Platform = current_app.extensions["platform"]
+    context.bind(provider=provider)
     endpoint = platform.directory.endpoint(provider, token)
+    context.bind(org_id=str(endpoint.org_id))
     most = platform.settings.max_webhook_bytes
     if (request.content_length or 0) > most:
         raise RequestEntityTooLarge

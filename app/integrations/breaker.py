@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
 from app.errors import ConfigurationError
 from app.integrations.circuit import SharedCircuit
-from app.integrations.circuit_state import RedisKeeper, State
-from app.observability.logging import describe, get_logger
+from app.integrations.circuit_state import FAILURES_TO_OPEN, RedisKeeper, State
+from app.observability.errors import report
+from app.observability.logging import get_logger
 from app.redis import RedisAway, RedisLink
 
 TWILIO_SMS = "twilio_sms"
@@ -50,17 +51,19 @@ class CircuitState:
 class Circuits:
     """All circuits of this process, their link to the other processes, and who wants to hear of changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] = CIRCUITS) -> None:
         self.link = RedisLink(None)
         self.open_seconds = 30.0
         self.lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._poller: threading.Thread | None = None
         self._stop = threading.Event()
-        self._circuits = {name: SharedCircuit(name, self) for name in CIRCUITS}
+        self._circuits = {name: SharedCircuit(name, self) for name in names}
 
-    def connect(self, link: RedisLink, open_seconds: float) -> None:
+    def connect(self, link: RedisLink, open_seconds: float, failures: int = FAILURES_TO_OPEN) -> None:
         """Begin afresh: share the state over ``link`` (or keep it here, when Redis is not configured).
+
+        ``failures`` in a row open a circuit, for ``open_seconds``.
 
         Listeners of before are forgotten, because whoever connects registers its own.
         """
@@ -68,6 +71,7 @@ class Circuits:
         self._listeners.clear()
         self.link, self.open_seconds = link, open_seconds
         for circuit in self._circuits.values():
+            circuit.open_after(failures)
             circuit.here.reset()
 
     def close(self) -> None:
@@ -129,7 +133,7 @@ class Circuits:
             try:
                 listener(name, old, new)
             except Exception as error:  # noqa: BLE001 - somebody else's code, in the middle of a provider's answer
-                log.error("circuit.listener_failed", circuit=name, **describe(error))
+                report(error, where="thread", event="circuit.listener_failed", circuit=name)
 
     def after_fork(self) -> None:
         """Threads do not survive a fork, and a lock they held would never be given back."""

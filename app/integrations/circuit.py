@@ -25,6 +25,8 @@ from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBre
 
 from app.errors import CircuitOpen, ProviderRefused, ProviderUnavailable
 from app.integrations.circuit_state import FAILURES_TO_OPEN, LocalKeeper, RedisKeeper, State
+from app.observability import context, metrics
+from app.observability.logging import get_logger
 from app.redis import RedisAway
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ PROBE_ENDS_SECONDS = 1.0  # what those are told to wait who find another's probe
 ASK_AGAIN_SECONDS = 0.25  # while another probes, Redis is not asked by every call
 
 T = TypeVar("T")
+
+log = get_logger(__name__)
 
 
 class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no types
@@ -83,11 +87,16 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call ``function`` as an ordinary call or as the probe; raise CircuitOpen if it may be neither."""
         token = self._admit()
+        began = time.monotonic()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
+            self._say(began, getattr(error, "code", None) or type(error).__name__)
+            metrics.outbound_ended(self.name, error, time.monotonic() - began)
             self._judge(error, token)
             raise
+        self._say(began, "ok")
+        metrics.outbound_ended(self.name, None, time.monotonic() - began)
         if token or self.here.read().failures:
             self._succeeded(token)
         return result
@@ -144,7 +153,9 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
 
     def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         seconds = self.here.read().open_seconds or PROBE_ENDS_SECONDS
-        raise CircuitOpen(self.name, retry_after=timedelta(seconds=seconds))
+        refused = CircuitOpen(self.name, retry_after=timedelta(seconds=seconds))
+        metrics.outbound_ended(self.name, refused, 0.0)
+        raise refused
 
     def _judge(self, error: BaseException, token: str) -> None:
         if isinstance(error, ProviderUnavailable):
@@ -154,6 +165,11 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
             self._succeeded(token)
         elif token:
             self._release(token)
+
+    def _say(self, began: float, outcome: str) -> None:
+        """The one line of an outbound call; whose work it was is bound where it runs."""
+        duration_ms = round((time.monotonic() - began) * 1000)
+        log.info("outbound.called", circuit=self.name, outcome=outcome, duration_ms=duration_ms)
 
     def _failed(self, token: str) -> None:
         open_seconds = self._registry.open_seconds

@@ -18,6 +18,9 @@ from app.integrations.deadline import Deadline
 from app.integrations.events import InboundEvent
 from app.integrations.vapi import ToolCall, call_of, tool_calls_of
 from app.models import tool_answers
+from app.observability import metrics
+from app.observability.context import carry
+from app.observability.errors import report
 from app.observability.logging import describe, get_logger
 from app.services import intake
 from app.services.tools import TOOLS, UNCERTAIN, Asking, unfinished
@@ -56,6 +59,7 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
     else:
         body = _answer_transfer(business)
     _keep(platform, endpoint, event, body, deadline)
+    metrics.answer_given(event.type, time.monotonic() - began)
     log.info(
         "webhook.answered",
         org_id=str(endpoint.org_id),
@@ -69,13 +73,15 @@ def _keep(
     platform: Platform, endpoint: Endpoint, event: InboundEvent, body: dict[str, Any], deadline: Deadline
 ) -> None:
     """Record what was answered, without making the caller wait for a slow database; it goes on behind the answer."""
-    kept = _pool.submit(intake.keep_answered, platform, endpoint, event, body)
+    kept = _pool.submit(carry(intake.keep_answered), platform, endpoint, event, body)
     try:
         kept.result(timeout=max(LEAST_RECORD_SECONDS, deadline.remaining()))
     except (DatabaseUnavailable, FutureTimeout):
+        metrics.answer_degraded("not_recorded")
         log.warning("answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
     except Exception as error:  # noqa: BLE001 - the caller has an answer coming, whatever the record suffers
-        log.error("answer.not_recorded", org_id=str(endpoint.org_id), type=event.type, **describe(error))
+        metrics.answer_degraded("not_recorded")
+        report(error, where="web", event="answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
 
 
 def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]:
@@ -120,10 +126,11 @@ def _answer_once(
     if not deadline.fits(SENTENCE_RESERVE_SECONDS + LEAST_WORK_SECONDS):
         return NOT_BEGUN  # earlier calls of the message have used the time up
     asking = Asking(platform, business, deadline, call_id, call.id)
-    future = _pool.submit(_work, asking, call)
+    future = _pool.submit(carry(_work), asking, call)
     try:
         return future.result(timeout=max(0.05, deadline.remaining() - SENTENCE_RESERVE_SECONDS))
     except FutureTimeout:
+        metrics.answer_degraded("deadline")
         log.warning("answer.deadline", org_id=str(business.id), tool=call.name)
         return _fallback(asking, call, future, deadline)
 
@@ -141,7 +148,8 @@ def _work(asking: Asking, call: ToolCall) -> str:
     except VoicedeskError as error:
         log.warning("answer.failed", org_id=str(asking.business.id), tool=call.name, **describe(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, silence on the line would be worse
-        log.error("answer.failed", org_id=str(asking.business.id), tool=call.name, **describe(error))
+        report(error, where="web", event="answer.failed", org_id=str(asking.business.id), tool=call.name)
+    metrics.answer_degraded("failed")
     return SORRY
 
 
@@ -149,7 +157,7 @@ def _fallback(asking: Asking, call: ToolCall, future: Future[str], deadline: Dea
     """The time is up: say only what is certain, and record it, so that asking again gets the same."""
     if future.cancel():  # every thread was busy: it never began
         return NOT_BEGUN
-    sentence = _pool.submit(unfinished, asking)
+    sentence = _pool.submit(carry(unfinished), asking)
     try:
         said = sentence.result(timeout=max(0.1, deadline.remaining() - 0.05))
     except (FutureTimeout, VoicedeskError):
@@ -157,7 +165,7 @@ def _fallback(asking: Asking, call: ToolCall, future: Future[str], deadline: Dea
     if future.done() and not future.exception():
         return future.result()
     if asking.call_id is not None:
-        _pool.submit(_record, asking, call, _one_line(said))
+        _pool.submit(carry(_record), asking, call, _one_line(said))
     return said
 
 

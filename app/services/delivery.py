@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from app.errors import (
@@ -25,7 +25,9 @@ from app.errors import (
 from app.models import attempts, lanes
 from app.models.attempts import Ending
 from app.models.lanes import ClaimedLane, QueuedDelivery
-from app.observability.logging import describe, get_logger
+from app.observability import context, metrics
+from app.observability.errors import count, report
+from app.observability.logging import get_logger
 from app.services.isolation import run_isolated
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ MOST_CRASHES = 5
 TURN_SECONDS = 0.25
 RECORD_SECONDS = 20.0  # within a lease, so that mostly nobody has begun it anew meanwhile
 RECORD_AGAIN_SECONDS = 0.5
+BUG = "bug:"  # how an error code begins that no exception of ours has given
 
 log = get_logger(__name__)
 
@@ -83,15 +86,17 @@ class Work:
 Handler = Callable[[Work], Skip | None]
 
 
-def deliver_lane(platform: Platform, lane: ClaimedLane) -> bool:
+def deliver_lane(platform: Platform, lane: ClaimedLane, keep_going: Callable[[], bool] = lambda: True) -> bool:
     """Deliver the lane's deliveries in order, stopping at the first that fails; True if more is due in it.
+
+    Begins none when ``keep_going`` says no: then the lane is given back as it is.
 
     Never raises for a handler's failure. Raises DatabaseUnavailable when nothing can be recorded:
     then the lease runs out and somebody else goes on.
     """
     began = time.monotonic()
     for delivery in lane.deliveries:
-        if not delivery.due or time.monotonic() - began > TURN_SECONDS:
+        if not delivery.due or not keep_going() or time.monotonic() - began > TURN_SECONDS:
             break
         if delivery.running_since is not None:
             if not _deliver_suspect(platform, lane, delivery):
@@ -117,11 +122,21 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
         )
     if attempt_id is None:
         return False
-    began = time.monotonic()
-    ending = _run(platform, lane, delivery)
-    duration_ms = round((time.monotonic() - began) * 1000)
-    held = _record_for_certain(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
-    _say(delivery, ending, held=held, duration_ms=duration_ms)
+    if delivery.running_since is not None:
+        metrics.attempt_ended(delivery.provider, delivery.type, "lost")  # its last one: beginning anew has closed it
+    with context.bound(
+        delivery_id=delivery.id,
+        org_id=str(delivery.org_id),
+        attempt=delivery.attempts + 1,
+        provider=delivery.provider,
+        type=delivery.type,
+    ):
+        began = time.monotonic()
+        ending = _run(platform, lane, delivery)
+        duration_ms = round((time.monotonic() - began) * 1000)
+        held = _record_for_certain(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+        _say(ending, held=held, duration_ms=duration_ms)
+    _measure(delivery, ending, held=held, handler_seconds=duration_ms / 1000)
     return ending.status in {"processed", "skipped", "dead"}
 
 
@@ -136,7 +151,7 @@ def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> End
     except TemporaryFailure as error:
         return _plan_retry(platform, lane, delivery, error)
     except Exception as error:  # noqa: BLE001 - a bug in a handler must cost a retry, never the worker
-        log.error("handler.failed", delivery_id=delivery.id, type=delivery.type, **describe(error))
+        report(error, where="delivery", event="handler.failed")
         return _plan_retry(platform, lane, delivery, error)
     if skipped is not None:
         return Ending("skipped", "skipped", note=skipped.reason)
@@ -145,7 +160,7 @@ def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> End
 
 def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, error: Exception) -> Ending:
     """The date of the next attempt, or the end: waiting for a circuit is free, everything else is counted."""
-    code = getattr(error, "code", None) or f"bug:{type(error).__name__}"
+    code = getattr(error, "code", None) or f"{BUG}{type(error).__name__}"
     sentence = str(error) if isinstance(error, TemporaryFailure) else "the handler failed; see the log"
     wish = error.retry_after.total_seconds() if isinstance(error, TemporaryFailure) and error.retry_after else 0.0
     waiting_on = _waits_for(error, delivery)
@@ -227,18 +242,25 @@ def _record(
     return held
 
 
-def _say(delivery: QueuedDelivery, ending: Ending, *, held: bool, duration_ms: int) -> None:
+def _say(ending: Ending, *, held: bool, duration_ms: int) -> None:
+    """The attempt's one line, with the ids that are bound; one that failed counts as an error."""
     say = log.info if ending.status in {"processed", "skipped"} else log.warning
     say(
         "delivery." + ("fenced" if not held else ending.outcome),
-        delivery_id=delivery.id,
-        org_id=str(delivery.org_id),
-        provider=delivery.provider,
-        type=delivery.type,
-        attempt=delivery.attempts + 1,
         duration_ms=duration_ms,
         error_code=ending.error_code,
     )
+    if ending.outcome in {"retry", "dead"} and not (ending.error_code or "").startswith(BUG):
+        count(f"delivery:{ending.error_code}")  # a bug was counted when it was reported
+
+
+def _measure(delivery: QueuedDelivery, ending: Ending, *, held: bool, handler_seconds: float | None) -> None:
+    """Count the attempt, and the delivery's end if this was it; ``handler_seconds`` None when it never ended."""
+    outcome = ending.outcome if handler_seconds is not None else "lost"
+    metrics.attempt_ended(delivery.provider, delivery.type, outcome, handler_seconds=handler_seconds)
+    if held and ending.status in {"processed", "skipped", "dead"}:
+        waited = (datetime.now(UTC) - delivery.received_at).total_seconds()
+        metrics.delivery_ended(delivery.provider, delivery.type, ending.status, seconds=waited)
 
 
 def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> bool:
@@ -250,7 +272,9 @@ def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDeli
                 return False
             attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
             attempts.close_lost(session, org_id=lane.org_id, delivery_id=delivery.id)
+        _measure(delivery, ending, held=True, handler_seconds=None)
         log.error("delivery.dead", delivery_id=delivery.id, org_id=str(delivery.org_id), error_code="crashed")
+        count("delivery:crashed")
         return True
     if run_isolated(platform.settings, lane, delivery.id):
         return True

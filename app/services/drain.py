@@ -17,7 +17,8 @@ from uuid import UUID
 from app.errors import DatabaseUnavailable
 from app.models import lanes
 from app.models.lanes import FIRST_ORG, Claim, ClaimedLane
-from app.observability.logging import describe, get_logger
+from app.observability.errors import report
+from app.observability.logging import get_logger
 from app.services.delivery import deliver_lane
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Drain:
         self._most_of_one = max(1, int(threads * SHARE_OF_ONE))
         self._after = FIRST_ORG
         self._one_at_a_time = threading.Lock()
+        self._keeper: _LeaseKeeper | None = None
 
     def run(self, *, seconds: float = DRAIN_SECONDS, keep_going: Callable[[], bool] = lambda: True) -> int:
         """Deliver what is due until nothing is, or the time is up; return how many lanes were delivered.
@@ -53,10 +55,24 @@ class Drain:
         try:
             self._platform.bell.answer()
             # The keeper ends last: leaving the pool waits for what runs, and that needs its lease until then.
-            with _LeaseKeeper(self._platform) as keeper, ThreadPoolExecutor(self._threads, "deliver") as pool:
+            self._keeper = _LeaseKeeper(self._platform)
+            with self._keeper as keeper, ThreadPoolExecutor(self._threads, "deliver") as pool:
                 return self._loop(pool, keeper, seconds, keep_going)
         finally:
             self._one_at_a_time.release()
+            if not keep_going():
+                self._platform.bell.ring()  # what the lanes given back still hold is for another process
+
+    def give_back(self, *, statement_timeout_ms: int) -> None:
+        """Make every lane that is held here due now, for a process that leaves without waiting for what runs.
+
+        A handler that still runs has lost its lane, as at the end of a lease. Raises DatabaseUnavailable.
+        """
+        held = self._keeper.held() if self._keeper is not None else []
+        if held:
+            with self._platform.database.transaction(system=True, statement_timeout_ms=statement_timeout_ms) as session:
+                given = lanes.give_back_lanes(session, held)
+            log.warning("drain.given_back", lanes=given)
 
     def _loop(
         self, pool: ThreadPoolExecutor, keeper: _LeaseKeeper, seconds: float, keep_going: Callable[[], bool]
@@ -74,7 +90,9 @@ class Drain:
             free = self._threads - len(running)
             claim, began_round = self._claim(free, running) if free else (Claim([], None), False)
             for lane in claim.lanes:
-                running[pool.submit(self._deliver, lane, keeper)] = lane
+                keeper.add(lane)
+            for lane in claim.lanes:
+                running[pool.submit(self._deliver, lane, keeper, keep_going)] = lane
             delivered += len(claim.lanes)
             full = free > 0 and len(running) >= self._most_of_one
             if full and not was_full:
@@ -103,14 +121,15 @@ class Drain:
         self._after = claim.next_org or FIRST_ORG
         return claim, began_round
 
-    def _deliver(self, lane: ClaimedLane, keeper: _LeaseKeeper) -> None:
-        with keeper.keeping(lane):
-            try:
-                deliver_lane(self._platform, lane)
-            except DatabaseUnavailable:
-                log.warning("delivery.unrecorded", lane_token=lane.token)  # its lease ends, and it is done again
-            except Exception as error:  # noqa: BLE001 - one lane's trouble must not end the drain of the others
-                log.error("delivery.failed", lane_token=lane.token, **describe(error))
+    def _deliver(self, lane: ClaimedLane, keeper: _LeaseKeeper, keep_going: Callable[[], bool]) -> None:
+        try:
+            deliver_lane(self._platform, lane, keep_going)
+        except DatabaseUnavailable:
+            log.warning("delivery.unrecorded", lane_token=lane.token)  # its lease ends, and it is done again
+        except Exception as error:  # noqa: BLE001 - one lane's trouble must not end the drain of the others
+            report(error, where="delivery", event="delivery.failed", lane_token=lane.token)
+        finally:
+            keeper.remove(lane)
 
 
 def _at_their_share(load: Counter[UUID], most: int) -> list[UUID]:
@@ -136,9 +155,6 @@ class _LeaseKeeper:
         self._ended.set()
         self._thread.join(timeout=self._lease_seconds)
 
-    def keeping(self, lane: ClaimedLane) -> _Keeping:
-        return _Keeping(self, lane)
-
     def add(self, lane: ClaimedLane) -> None:
         with self._lock:
             self._held[lane.token] = (lane, time.monotonic())
@@ -146,6 +162,10 @@ class _LeaseKeeper:
     def remove(self, lane: ClaimedLane) -> None:
         with self._lock:
             self._held.pop(lane.token, None)
+
+    def held(self) -> list[tuple[UUID, str, int]]:
+        with self._lock:
+            return sorted((lane.org_id, lane.lane_key, lane.token) for lane, _ in self._held.values())
 
     def _run(self) -> None:
         while not self._ended.wait(self._lease_seconds / RENEWALS_PER_LEASE):
@@ -164,18 +184,4 @@ class _LeaseKeeper:
             except DatabaseUnavailable:
                 log.warning("lease.not_renewed", lanes=len(held))
             except Exception as error:  # noqa: BLE001 - the keeper must outlive one bad renewal
-                log.error("lease.not_renewed", lanes=len(held), **describe(error))
-
-
-class _Keeping:
-    """Keeps one lane while its ``with`` block runs."""
-
-    def __init__(self, keeper: _LeaseKeeper, lane: ClaimedLane) -> None:
-        self._keeper = keeper
-        self._lane = lane
-
-    def __enter__(self) -> None:
-        self._keeper.add(self._lane)
-
-    def __exit__(self, *_: object) -> None:
-        self._keeper.remove(self._lane)
+                report(error, where="thread", event="lease.not_renewed", lanes=len(held))

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
 from app.models.inbox import NewDelivery, insert_webhooks
+from app.observability import context, metrics
 from app.observability.logging import get_logger
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepte
         org_id=str(endpoint.org_id),
         provider=event.provider,
         type=event.type,
+        duration_ms=context.request_ms(),
     )
     return accepted
 
@@ -101,10 +103,13 @@ def keep_malformed(platform: Platform, endpoint: Endpoint, raw: bytes, *, reason
 
 def _store(platform: Platform, delivery: NewDelivery) -> Accepted:
     try:
-        return _insert(platform, delivery)
+        accepted = _insert(platform, delivery)
     except _Unstorable:
         log.error("webhook.unstorable", org_id=str(delivery.org_id), provider=delivery.provider, type=delivery.type)
-        return _insert(platform, _as_raw(delivery))
+        delivery = _as_raw(delivery)
+        accepted = _insert(platform, delivery)
+    metrics.webhook_stored(delivery.provider, delivery.type, delivery.status, duplicate=accepted.duplicate)
+    return accepted
 
 
 class _Unstorable(Exception):

@@ -36,7 +36,7 @@ def run_isolated(settings: Settings, lane: ClaimedLane, delivery_id: int) -> boo
             env=environment_of(settings),
             timeout=LIMIT_SECONDS,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,  # its log lines go where ours go
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -20,7 +20,8 @@ from app.integrations.slack import SlackAlerts
 from app.integrations.twilio import TwilioMessages
 from app.integrations.vapi import VapiClient
 from app.models.attempts import wake_waiting
-from app.observability.logging import describe, get_logger
+from app.observability.errors import report
+from app.observability.logging import get_logger
 from app.queue import Bell
 from app.redis import RedisAway, RedisLink
 from app.services.api_keys import ApiKeys
@@ -28,7 +29,12 @@ from app.services.caretaker import Caretaker
 from app.services.credentials import Vault
 from app.services.delivery import Handler
 from app.services.directory import Directory
+from app.services.error_counts import ErrorCounts
 from app.services.handlers import find_handler
+from app.services.measurements import Measurements
+from app.services.nightly import Nightly
+from app.services.quotas import Quotas
+from app.services.watch import Watcher
 
 LONGEST_WAIT_FOR_DATABASE = timedelta(seconds=2)
 
@@ -43,9 +49,11 @@ class Platform:
         self.kind = kind
         self.database = Database(settings)
         self.redis = RedisLink.from_settings(settings)
+        self.error_counts = ErrorCounts(self.redis)
         self.vault = Vault(settings.credentials_keys)
         self.directory = Directory(self.database, self.vault)
         self.api_keys = ApiKeys(self.database)
+        self.quotas = Quotas(self.redis)
         self.twilio = TwilioMessages(settings.twilio_api_base_url)
         self.google = GoogleCalendar(settings.google_calendar_api_base_url)
         self.vapi = (
@@ -58,6 +66,9 @@ class Platform:
         )
         self.bell = Bell(self.redis)
         self.caretaker = Caretaker(self)
+        self.measurements = Measurements(self)
+        self.watcher = Watcher(self)
+        self.nightly = Nightly(self)
         circuits.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
         circuits.on_change(self._circuit_changed)
 
@@ -77,15 +88,19 @@ class Platform:
             return False
 
     def start_web(self) -> None:
-        """Begin what a web process does beside its requests: the sync fallback and the sweep."""
+        """Begin what a web process does beside its requests: the sync fallback, the sweep, the watcher."""
         self.bell.on_silence = self.caretaker.nudge
         self.caretaker.start()
+        self.watcher.start()
 
     def close(self) -> None:
         """End in order: claim nothing more, finish what runs, then let the connections go."""
         self.bell.on_silence = None  # or a last ring would begin the caretaker anew
         self.caretaker.stop()
+        self.watcher.stop()
+        self.nightly.stop()
         self.bell.stop()
+        self.error_counts.stop()
         self.database.dispose()
 
     def _circuit_changed(self, circuit: str, old: str, new: str) -> None:
@@ -101,7 +116,7 @@ class Platform:
         except DatabaseUnavailable:
             return  # they have a date of their own
         except Exception as error:  # noqa: BLE001 - a thread's end; they have a date of their own
-            log.error("circuit.not_woken", circuit=circuit, **describe(error))
+            report(error, where="thread", event="circuit.not_woken", circuit=circuit)
             return
         log.info("circuit.woken", circuit=circuit, deliveries=woken)
         self.bell.ring()
