@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
+
+# What people leave in place of a secret: the words of examples, and passwords that everybody tries first.
+_EXAMPLE = re.compile(
+    r"(?i)<.*>|\.{3,}|x{3,}|(change|replace)[-_ ]?me.*|(xox[a-z]-)?your[-_ ].*|example.*|.*-example"
+    r"|(my[-_ ]?)?(secret|password|token|key)|postgres|admin|root|test|todo|default|12345\d*"
+)
+_FEWEST_BYTES = 10  # a random key of 32 bytes has about 30 different ones, one typed by hand fewer than these
 
 
 class Environment(StrEnum):
@@ -121,7 +131,7 @@ class Settings(BaseSettings):
 
     @field_validator("credentials_keys")
     @classmethod
-    def _check_keys(cls, keys: list[str]) -> list[str]:
+    def _check_keys(cls, keys: list[str], info: ValidationInfo) -> list[str]:
         if not keys:
             raise ValueError("at least one Fernet key is needed; `flask --app wsgi new-key` makes one")
         for number, key in enumerate(keys, 1):
@@ -129,16 +139,27 @@ class Settings(BaseSettings):
                 Fernet(key)
             except ValueError:
                 raise ValueError(f"key number {number} is not a Fernet key (32 bytes, url-safe base64)") from None
+            if _in_production(info) and len(set(urlsafe_b64decode(key))) < _FEWEST_BYTES:
+                raise ValueError(f"key number {number} is an example; `flask --app wsgi new-key` makes a real one")
         return keys
 
     @field_validator("database_url", "migration_database_url")
     @classmethod
-    def _check_postgres(cls, url: str | None) -> str | None:
+    def _check_postgres(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None:
             return None
         if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
             raise ValueError("must begin with postgresql://")
+        if _in_production(info) and _has_default_password(url):
+            raise ValueError("has a default password; give the role one of its own (ALTER ROLE ... PASSWORD)")
         return "postgresql+psycopg2://" + url.split("://", 1)[1]
+
+    @field_validator("keep_deliveries_days", "keep_dead_days")
+    @classmethod
+    def _check_keeping(cls, days: float, info: ValidationInfo) -> float:
+        if days * 24 < info.data.get("keep_keys_hours", 0):
+            raise ValueError("must not be shorter than KEEP_KEYS_HOURS: a key goes with its delivery at the latest")
+        return days
 
     @field_validator("cors_origins")
     @classmethod
@@ -150,24 +171,29 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _check_redis(cls, url: str | None) -> str | None:
+    def _check_redis(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        if url is not None and _in_production(info) and _has_default_password(url):
+            raise ValueError("has a default password; set another with requirepass or an ACL")
         return url
+
+    @field_validator("vapi_private_key", "slack_bot_token", "sentry_dsn", "metrics_token")
+    @classmethod
+    def _check_secret(cls, secret: str | None, info: ValidationInfo) -> str | None:
+        if secret is not None and _in_production(info) and _EXAMPLE.fullmatch(secret):
+            raise ValueError("is an example's value; set the real one, or leave it out")
+        return secret
 
     @field_validator("public_base_url", "vapi_api_base_url", "twilio_api_base_url")
     @classmethod
-    def _check_http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with https:// (or http:// on this machine)")
-        return url.rstrip("/")
+    def _check_http(cls, url: str, info: ValidationInfo) -> str:
+        return _encrypted(url, info).rstrip("/")
 
     @field_validator("google_calendar_api_base_url", "slack_api_base_url")
     @classmethod
-    def _check_http_folder(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with https:// (or http:// on this machine)")
-        return url.rstrip("/") + "/"
+    def _check_http_folder(cls, url: str, info: ValidationInfo) -> str:
+        return _encrypted(url, info).rstrip("/") + "/"
 
     @property
     def owner_database_url(self) -> str:
@@ -175,34 +201,81 @@ class Settings(BaseSettings):
         return self.migration_database_url or self.database_url
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one variable, and what to do about it; never its value."""
+
+    variable: str
+    problem: str
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment; raise ConfigurationError naming every variable that is wrong, and why."""
+    settings, faults = read_settings(**overrides)
+    if settings is None or faults:
+        lines = [f"{fault.variable}: {fault.problem}" for fault in faults]
+        raise ConfigurationError("settings are wrong:\n  " + "\n  ".join(lines))
+    return settings
+
+
+def read_settings(**overrides: Any) -> tuple[Settings | None, list[Fault]]:
+    """The settings, if each variable by itself can be read, and everything that is wrong, all at once."""
+    from_files, faults = _secrets_from_files()
+    given = {**from_files, **overrides}
+    faulty_files = {fault.variable.removesuffix("_FILE").lower() for fault in faults}
+    settings = None
     try:
-        return Settings(**{**_secrets_from_files(), **overrides})
+        settings = Settings(**given)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc'][:1]).upper()}: {_reason(fault['type'], fault['msg'])}"
-            for fault in error.errors(include_input=False, include_url=False)
-        ]
-        raise ConfigurationError("settings are wrong:\n  " + "\n  ".join(faults)) from None
+        for fault in error.errors(include_input=False, include_url=False):
+            name = str(fault["loc"][0])
+            if not (fault["type"] == "missing" and name in faulty_files):
+                faults.append(Fault(name.upper(), _reason(fault["type"], fault["msg"])))
+    environment = str(given.get("environment") or os.environ.get("ENVIRONMENT") or "")
+    debug = os.environ.get("FLASK_DEBUG", "")
+    if environment == Environment.PRODUCTION and debug.lower() not in ("", "0", "false", "no"):
+        faults.append(Fault("FLASK_DEBUG", "shows code and variables to whoever meets an error; unset it"))
+    return settings, faults
+
+
+def _in_production(info: ValidationInfo) -> bool:
+    return info.data.get("environment") is Environment.PRODUCTION
+
+
+def _encrypted(url: str, info: ValidationInfo) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with https:// (or http:// on this machine)")
+    if _in_production(info) and not url.startswith("https://"):
+        raise ValueError("must begin with https:// in production: what is sent in plain text anybody can read")
+    return url
+
+
+def _has_default_password(url: str) -> bool:
+    """A URL that names a password, and it is the user's name or one that everybody tries."""
+    parts = urlsplit(url)
+    password = unquote(parts.password or "")
+    return bool(password) and (password == parts.username or _EXAMPLE.fullmatch(password) is not None)
 
 
 def _reason(kind: str, message: str) -> str:
     return "is not set" if kind == "missing" else message.removeprefix("Value error, ")
 
 
-def _secrets_from_files() -> dict[str, str]:
+def _secrets_from_files() -> tuple[dict[str, str], list[Fault]]:
     """NAME_FILE holds the path of a file whose content is NAME's value (Docker and Kubernetes secrets)."""
     found: dict[str, str] = {}
+    faults: list[Fault] = []
     for name in Settings.model_fields:
-        path = os.environ.get(f"{name.upper()}_FILE")
+        variable = f"{name.upper()}_FILE"
+        path = os.environ.get(variable)
         if not path or os.environ.get(name.upper()):
             continue
         try:
             found[name] = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(f"{name.upper()}_FILE: cannot be read ({error.strerror})") from None
-    return found
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            faults.append(Fault(variable, f"cannot be read ({reason}); check its path and who may read it"))
+    return found, faults
 
 
 def metrics_folder() -> str | None:

@@ -1,4 +1,8 @@
-"""The schedule as a list, and how it is brought into rq-scheduler. Owns which job runs how often."""
+"""The schedule as a list, and how it is brought into rq-scheduler. Owns which job runs when.
+
+A daily entry has its date computed here: rq-scheduler's cron reads the machine's local time as if it were
+UTC, and an interval of a day would drift to whenever a missed night was made up for.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,28 @@ from datetime import UTC, datetime
 from rq.job import Job
 from rq_scheduler import Scheduler
 
+from app.services.nightly import next_night
+
 FOR_EVER = -1  # an entry's own record must outlive its run, or the entry goes with it and begins anew
+PREFIX = "voicedesk-"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One job. ``id`` is fixed, so that registering again replaces instead of doubling."""
+    """One job. ``id`` is fixed, so that registering again replaces instead of doubling.
+
+    ``every_seconds`` None: every night at 04:00 UTC.
+    """
 
     id: str
     job: str
-    every_seconds: int
+    every_seconds: int | None
     timeout_seconds: int
 
 
 SCHEDULE = (
     Entry("voicedesk-sweep", "workers.jobs.sweep", 5, 180),
-    Entry("voicedesk-cleanup", "workers.jobs.clean_up", 600, 300),
+    Entry("voicedesk-cleanup", "workers.jobs.clean_up", None, 30),
 )
 
 
@@ -35,7 +45,7 @@ def register(scheduler: Scheduler) -> None:
     wanted = {entry.id for entry in SCHEDULE}
     present = {job.id: job for job in scheduler.get_jobs()}
     for job_id, job in present.items():
-        if job_id.startswith("voicedesk-") and job_id not in wanted:
+        if job_id.startswith(PREFIX) and job_id not in wanted:
             scheduler.cancel(job)
     for entry in SCHEDULE:
         known = present.get(entry.id)
@@ -43,21 +53,31 @@ def register(scheduler: Scheduler) -> None:
             continue
         if known is not None:
             scheduler.cancel(known)
+        now = datetime.now(UTC)
+        begins = now if entry.every_seconds else next_night(now)
         scheduler.schedule(
-            scheduled_time=datetime.now(UTC).replace(tzinfo=None),
+            scheduled_time=begins.replace(tzinfo=None),
             func=entry.job,
             interval=entry.every_seconds,
             repeat=None,
             id=entry.id,
             timeout=entry.timeout_seconds,
             result_ttl=FOR_EVER,
+            meta=None if entry.every_seconds else {"nightly": True},
             description=entry.id,
         )
 
 
 def _is_as_listed(known: Job, entry: Entry) -> bool:
-    listed = (entry.job, entry.every_seconds, entry.timeout_seconds, FOR_EVER)
-    return listed == (known.func_name, known.meta.get("interval"), known.timeout, known.result_ttl)
+    listed = (entry.job, entry.every_seconds, entry.every_seconds is None, entry.timeout_seconds, FOR_EVER)
+    meta = known.meta
+    return listed == (
+        known.func_name,
+        meta.get("interval"),
+        meta.get("nightly", False),
+        known.timeout,
+        known.result_ttl,
+    )
 
 
 class OnceScheduler(Scheduler):  # type: ignore[misc]
@@ -67,9 +87,14 @@ class OnceScheduler(Scheduler):  # type: ignore[misc]
     """
 
     def enqueue_job(self, job: Job) -> None:
-        """Queue the entry, or, when it waits there already, only give it its next date."""
-        if self.get_queue_for_job(job).get_job_position(job.id) is None:
-            super().enqueue_job(job)
-            return
-        next_at = datetime.now(UTC).timestamp() + job.meta["interval"]
+        """Queue the entry unless it waits there already, and give it its next date.
+
+        The date comes after: a scheduler killed in between queues it once more, and loses nothing.
+        """
+        queue = self.get_queue_for_job(job)
+        if queue.get_job_position(job.id) is None:
+            queue.enqueue_job(job)
+        now = datetime.now(UTC)
+        interval = job.meta.get("interval")
+        next_at = now.timestamp() + interval if interval else next_night(now).timestamp()
         self.connection.zadd(self.scheduled_jobs_key, {job.id: next_at})

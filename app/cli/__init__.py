@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.cli import house, keys, organizations, records, simulate
+from app.cli import alerts, circuits, cleanup, credentials, house, keys, organizations, records, settings, simulate
 
 
 def register(app: Flask) -> None:
@@ -22,6 +22,11 @@ def register(app: Flask) -> None:
         records.messages,
         records.appointments,
         simulate.simulate,
+        alerts.alerts,
+        circuits.circuits,
+        cleanup.cleanup,
+        credentials.credentials,
+        settings.settings,
     ):
         app.cli.add_command(group)
     for command in (house.tools, house.db_roles, house.new_key, house.deliver_isolated):

@@ -3,8 +3,8 @@
 Owns the two keepers of that state, which obey the same rules: one in this process's memory and one in
 Redis, for all processes. Decides nothing about exceptions and calls no provider.
 
-The rules. Three consecutive failures *trip* a circuit: it is open for a while, then half open until a
-probe ends. While it is tripped only the holder of the probe can change it: calls that began before
+The rules. Enough consecutive failures (CIRCUIT_FAILURES) *trip* a circuit: it is open for a while, then
+half open until a probe ends. While it is tripped only the holder of the probe can change it: calls that began before
 and end now say nothing new. Times are Redis's TTLs or this process's monotonic clock, never wall clocks.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 import redis
 
-FAILURES_TO_OPEN = 3
+FAILURES_TO_OPEN = 3  # unless the registry is told otherwise
 PROBE_SECONDS = 12.0  # longer than any protected call may take; a probe whose process died blocks for so long
 FORGET_SECONDS = 86_400.0  # failures that nobody added to for a day are forgotten
 
@@ -28,15 +28,19 @@ State = Literal["closed", "open", "half_open"]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A circuit at one moment. ``open_seconds`` is what is left of its being open, 0 when it is not."""
+    """A circuit at one moment. ``open_seconds`` is what is left of its being open, 0 when it is not.
+
+    ``limit`` is how many failures in a row trip it.
+    """
 
     failures: int = 0
     open_seconds: float = 0.0
+    limit: int = FAILURES_TO_OPEN
 
     @property
     def tripped(self) -> bool:
         """Whether it is open or half open."""
-        return self.failures >= FAILURES_TO_OPEN
+        return self.failures >= self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class LocalKeeper:
     """
 
     def __init__(self) -> None:
+        self.limit = FAILURES_TO_OPEN
         self._lock = threading.Lock()
         self._failures = 0
         self._open_until = 0.0
@@ -65,9 +70,9 @@ class LocalKeeper:
         """The state now; takes no lock and no microsecond too many: every decision begins here."""
         # A torn read is harmless: whoever sees "tripped" claims next, and claiming is locked.
         failures = self._failures
-        if failures < FAILURES_TO_OPEN:
-            return Reading(failures)
-        return Reading(failures, max(0.0, self._open_until - time.monotonic()))
+        if failures < self.limit:
+            return Reading(failures, limit=self.limit)
+        return Reading(failures, max(0.0, self._open_until - time.monotonic()), self.limit)
 
     def keep(self, reading: Reading, *, if_version: int | None = None) -> None:
         """Take over what Redis says, unless something has happened here since ``if_version``."""
@@ -76,17 +81,17 @@ class LocalKeeper:
                 self._set(reading.failures, reading.open_seconds)
 
     def failed(self, token: str, open_seconds: float) -> Reading:
-        """Count a failure; the third in a row, and any of the probe, opens the circuit."""
+        """Count a failure; the last of the limit in a row, and any of the probe, opens the circuit."""
         with self._lock:
-            if self._failures < FAILURES_TO_OPEN or self._holds(token):
+            if self._failures < self.limit or self._holds(token):
                 failures = self._failures + 1
-                self._set(failures, open_seconds if failures >= FAILURES_TO_OPEN else 0.0)
+                self._set(failures, open_seconds if failures >= self.limit else 0.0)
         return self.read()
 
     def succeeded(self, token: str) -> Reading:
         """End a row of failures; while tripped only the probe can."""
         with self._lock:
-            if self._failures < FAILURES_TO_OPEN or self._holds(token):
+            if self._failures < self.limit or self._holds(token):
                 self._set(0, 0.0)
         return self.read()
 
@@ -120,7 +125,7 @@ class LocalKeeper:
     def _set(self, failures: int, open_seconds: float) -> None:
         self._open_until = time.monotonic() + open_seconds if open_seconds > 0 else 0.0
         self._failures = failures
-        if open_seconds > 0 or failures < FAILURES_TO_OPEN:
+        if open_seconds > 0 or failures < self.limit:
             self._probe, self._probe_until = "", 0.0
         self.version += 1
 
@@ -171,31 +176,32 @@ class RedisKeeper:
     """The same state for all processes. One round trip and one atomic script a verb; raises redis.RedisError."""
 
     def __init__(self, circuit: str) -> None:
+        self.limit = FAILURES_TO_OPEN
         self._keys = [f"voicedesk:circuit:{circuit}:{part}" for part in ("failures", "open", "probe")]
 
     @staticmethod
     def read_all(client: redis.Redis, keepers: Sequence[RedisKeeper]) -> list[Reading]:
         """The state of several circuits: one command while all are well."""
         counts = cast(list[bytes | None], client.mget([keeper._keys[0] for keeper in keepers]))
-        readings = [Reading(int(count or 0)) for count in counts]
+        readings = [Reading(int(n or 0), limit=keeper.limit) for n, keeper in zip(counts, keepers, strict=True)]
         return [k.read(client) if r.tripped else r for k, r in zip(keepers, readings, strict=True)]
 
     def read(self, client: redis.Redis) -> Reading:
         """The state now."""
-        return _reading(self._run(client, _READ, ""))
+        return self._reading(self._run(client, _READ, ""))
 
     def failed(self, client: redis.Redis, token: str, open_seconds: float) -> Reading:
-        """Count a failure; the third in a row, and any of the probe, opens the circuit."""
-        return _reading(self._run(client, _FAILED, token, open_seconds, FORGET_SECONDS + open_seconds))
+        """Count a failure; the last of the limit in a row, and any of the probe, opens the circuit."""
+        return self._reading(self._run(client, _FAILED, token, open_seconds, FORGET_SECONDS + open_seconds))
 
     def succeeded(self, client: redis.Redis, token: str) -> Reading:
         """End a row of failures; while tripped only the probe can."""
-        return _reading(self._run(client, _SUCCEEDED, token))
+        return self._reading(self._run(client, _SUCCEEDED, token))
 
     def claim(self, client: redis.Redis, token: str) -> Claim:
         """Become the probe (``SET NX PX``), if the circuit is half open and no process is."""
         granted, *reading = self._run(client, _CLAIM, token, PROBE_SECONDS)
-        return Claim(bool(granted), _reading(reading))
+        return Claim(bool(granted), self._reading(reading))
 
     def release(self, client: redis.Redis, token: str) -> None:
         """Stop being the probe without a result: the next may try."""
@@ -211,10 +217,9 @@ class RedisKeeper:
 
     def _run(self, client: redis.Redis, script: str, token: str, *seconds: float) -> list[Any]:
         milliseconds = [str(int(value * 1000)) for value in seconds]
-        answer = client.eval(script, len(self._keys), *self._keys, token, str(FAILURES_TO_OPEN), *milliseconds)
+        answer = client.eval(script, len(self._keys), *self._keys, token, str(self.limit), *milliseconds)
         return cast(list[Any], answer)
 
-
-def _reading(answer: list[Any]) -> Reading:
-    failures, milliseconds = answer
-    return Reading(int(failures), int(milliseconds) / 1000)
+    def _reading(self, answer: list[Any]) -> Reading:
+        failures, milliseconds = answer
+        return Reading(int(failures), int(milliseconds) / 1000, self.limit)

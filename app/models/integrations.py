@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, select
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -47,3 +47,18 @@ def list_integrations(session: Session, org_id: UUID | None = None) -> list[Inte
     """All that this transaction may see, of one organization when it is given."""
     statement = select(Integration).order_by(Integration.created_at)
     return list(session.scalars(statement.where(Integration.org_id == org_id) if org_id else statement))
+
+
+def list_sealed(session: Session, *, after: UUID | None, limit: int) -> list[tuple[UUID, UUID, bytes]]:
+    """Id, organization and sealed credentials of the next integrations in the order of their ids, disabled ones too."""
+    statement = select(Integration.id, Integration.org_id, Integration.credentials).order_by(Integration.id)
+    if after is not None:
+        statement = statement.where(Integration.id > after)
+    return [(row[0], row[1], row[2]) for row in session.execute(statement.limit(limit))]
+
+
+def replace_sealed(session: Session, integration_id: UUID, *, old: bytes, new: bytes) -> bool:
+    """Replace the sealed credentials if they are still ``old``; False when somebody has set others since."""
+    row = update(Integration).where(Integration.id == integration_id, Integration.credentials == old)
+    replaced = session.execute(row.values(credentials=new).returning(Integration.id)).first()
+    return replaced is not None

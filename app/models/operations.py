@@ -61,3 +61,30 @@ def has_action(session: Session, org_id: UUID, *, action: str, subject: str) -> 
         OperatorAction.org_id == org_id, OperatorAction.action == action, OperatorAction.subject == subject
     )
     return session.scalar(found.limit(1)) is not None
+
+
+def read_date(session: Session, name: str) -> datetime | None:
+    """The date that was kept under this name (``keep_date``)."""
+    return session.scalar(select(Singleton.until).where(Singleton.name == name))
+
+
+def keep_date(session: Session, name: str, at: datetime, *, holder: str) -> None:
+    """Keep a date for all processes, such as when something is due again or how far it has come."""
+    row = insert(Singleton).values(name=name, holder=holder, until=at)
+    session.execute(row.on_conflict_do_update(index_elements=[Singleton.name], set_={"holder": holder, "until": at}))
+
+
+def take_if_due(session: Session, name: str, *, next_at: datetime, late_by: timedelta, holder: str) -> bool:
+    """Whether the kept date passed more than ``late_by`` ago, or none is kept; then it becomes ``next_at``.
+
+    One of several processes that ask at once is told so.
+    """
+    row = insert(Singleton).values(name=name, holder=holder, until=next_at)
+    taken = session.execute(
+        row.on_conflict_do_update(
+            index_elements=[Singleton.name],
+            set_={"holder": holder, "until": next_at},
+            where=Singleton.until < func.now() - late_by,
+        ).returning(Singleton.name)
+    ).first()
+    return taken is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Index, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -19,6 +19,7 @@ class ToolAnswer(Base):
     """One tool call of one call. ``result`` is the single line that was spoken from."""
 
     __tablename__ = "tool_answers"
+    __table_args__ = (Index("ix_tool_answers_started", "started_at"),)
 
     org_id: Mapped[OrgId] = mapped_column(primary_key=True)
     call_id: Mapped[str] = mapped_column(primary_key=True)

@@ -1,73 +1,158 @@
-"""Deletes what is finished and old, in small batches. Never an event that is not finished.
+"""Deletes what is finished and old, in small pieces. Never an event that is not finished.
 
-Owns how long things are kept. A dedup key goes 24 hours after its delivery was *finished*: retries
-alone may take longer than a day, and a duplicate in that time must still be known.
+Owns how long things are kept, how small a piece is, and that one process of all cleans at a time. A dedup
+key goes some hours (KEEP_KEYS_HOURS) after its delivery was *finished*: retries alone may take longer than
+a day, and a duplicate in that time must still be known. When it is done nightly is `nightly`'s.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from app.errors import TemporaryFailure
+from app.models import expired
+from app.models.expired import DEAD, FINISHED_WELL, Cursor, Piece
+from app.models.operations import hold_singleton, keep_date, read_date, release_singleton
 from app.observability.logging import get_logger
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
-BATCH = 1000
-MOST_BATCHES = 100
+PIECE = 500
+REST = 0.5  # of the time a piece took: intake has the disk to itself for that long
+KEEP_ANSWERS = timedelta(days=30)
+KEEP_ENDED_ALERTS = timedelta(days=90)
+ROLE, LEASE = "cleanup", timedelta(minutes=2)
+KEYS_DONE = "cleanup_keys_until"  # all keys of what was finished before this date are gone
 
-# The window keeps each run small however long deliveries are kept; a key that slips through it (no
-# cleanup ran for a day) goes with its delivery.
-_KEYS = """
-WITH old AS (
-    SELECT d.integration_id, d.event_key FROM webhook_delivery_log d
-    JOIN processed_webhook_events p USING (integration_id, event_key)
-    WHERE d.finished_at BETWEEN now() - interval '48 hours' AND now() - interval '24 hours'
-      AND d.status IN ('processed', 'skipped') LIMIT :batch
-), gone AS (
-    DELETE FROM processed_webhook_events k USING old o
-    WHERE k.integration_id = o.integration_id AND k.event_key = o.event_key RETURNING 1
-)
-SELECT count(*) FROM gone
-"""
-_DELIVERIES = """
-WITH gone AS (
-    DELETE FROM webhook_delivery_log WHERE (id, org_id) IN (
-        SELECT id, org_id FROM webhook_delivery_log
-        WHERE finished_at < now() - interval '7 days'
-          AND (status IN ('processed', 'skipped') OR finished_at < now() - interval '30 days') LIMIT :batch)
-    RETURNING integration_id, event_key
-), keys AS (
-    DELETE FROM processed_webhook_events k USING gone g
-    WHERE k.integration_id = g.integration_id AND k.event_key = g.event_key
-)
-SELECT count(*) FROM gone
-"""
-_ANSWERS = """
-WITH old AS (
-    SELECT org_id, call_id, tool_call_id FROM tool_answers WHERE started_at < now() - interval '30 days' LIMIT :batch
-), gone AS (
-    DELETE FROM tool_answers a USING old o
-    WHERE (a.org_id, a.call_id, a.tool_call_id) = (o.org_id, o.call_id, o.tool_call_id) RETURNING 1
-)
-SELECT count(*) FROM gone
-"""
-STEPS = {"keys": _KEYS, "deliveries": _DELIVERIES, "answers": _ANSWERS}
+Tell = Callable[[dict[str, int]], None]
 
 log = get_logger(__name__)
 
 
-def clean_up(platform: Platform) -> dict[str, int]:
-    """Delete all that is due to go, a thousand rows a transaction; returns how many of each. Safe to repeat."""
-    gone = dict.fromkeys(STEPS, 0)
-    for name, statement in STEPS.items():
-        for _ in range(MOST_BATCHES):
-            with platform.database.transaction(system=True) as session:
-                deleted = int(session.execute(text(statement), {"batch": BATCH}).scalar_one())
-            gone[name] += deleted
-            if deleted < BATCH:
-                break
-    log.info("cleanup.done", **gone)
-    return gone
+class BusyCleaning(TemporaryFailure):
+    """Another process is cleaning up just now."""
+
+    code = "cleaning"
+
+
+def clean_up(
+    platform: Platform, *, tell: Tell | None = None, keep_going: Callable[[], bool] = lambda: True
+) -> dict[str, Any]:
+    """Delete all that is due to go, a piece a transaction. Safe to repeat, to interrupt and to run twice at once.
+
+    Returns how many ``keys``, ``deliveries`` (with their payloads and attempts), ``dead``, ``answers``
+    and ``alerts`` went, ``seconds``, and ``complete`` (False: ``keep_going`` said no). ``tell`` hears of the
+    numbers after each piece. Raises BusyCleaning, DatabaseUnavailable.
+    """
+    run = _Run(platform, tell, keep_going)
+    began = time.monotonic()
+    try:
+        run.all()
+    finally:
+        run.end()
+    done = {**run.gone, "seconds": round(time.monotonic() - began, 1), "complete": keep_going()}
+    log.info("cleanup.done", **done)
+    return done
+
+
+def what_would_go(platform: Platform) -> dict[str, Any]:
+    """The same numbers without deleting anything. Raises DatabaseUnavailable."""
+    with platform.database.transaction(system=True, statement_timeout_ms=120_000) as session:
+        ages = {name: age.total_seconds() for name, age in _ages(platform).items()}
+        return {**expired.count_expired(session, **ages), "dry_run": True}
+
+
+def _ages(platform: Platform) -> dict[str, timedelta]:
+    settings = platform.settings
+    return {
+        "keys": timedelta(hours=settings.keep_keys_hours),
+        "deliveries": timedelta(days=settings.keep_deliveries_days),
+        "dead": timedelta(days=settings.keep_dead_days),
+        "answers": KEEP_ANSWERS,
+        "alerts": KEEP_ENDED_ALERTS,
+    }
+
+
+class _Run:
+    """One cleanup: its numbers so far, and the role it holds."""
+
+    def __init__(self, platform: Platform, tell: Tell | None, keep_going: Callable[[], bool]) -> None:
+        self._platform = platform
+        self._tell = tell or (lambda _gone: None)
+        self._keep_going = keep_going
+        # The thread's too: in one process a command and the nightly run are two.
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
+        self._ages = {name: age.total_seconds() for name, age in _ages(platform).items()}
+        self.gone = dict.fromkeys(self._ages, 0)
+
+    def all(self) -> None:
+        """Every kind, one after the other."""
+        self._keys()
+        self._walk("deliveries", FINISHED_WELL)
+        self._walk("dead", DEAD)
+        self._repeat("answers", expired.delete_answers)
+        self._repeat("alerts", expired.delete_alerts)
+
+    def end(self) -> None:
+        """Give the role back."""
+        with self._platform.database.transaction(system=True) as session:
+            release_singleton(session, ROLE, holder=self._name)
+
+    def _keys(self) -> None:
+        """From where the last cleanup came to, however many nights ago that was."""
+        begun = self._do(lambda session: read_date(session, KEYS_DONE))
+        cursor: Cursor | None = Cursor(begun) if begun else Cursor()
+        while cursor is not None and self._keep_going():
+            at: Cursor = cursor
+
+            def piece(session: Session, at: Cursor = at) -> Piece:
+                done = expired.delete_keys(session, at, age_seconds=self._ages["keys"], most=PIECE)
+                if done.next is not None:
+                    keep_date(session, KEYS_DONE, done.next.at, holder=self._name)
+                return done
+
+            done = self._do(piece)
+            self._count("keys", done.deleted)
+            cursor = done.next
+
+    def _walk(self, name: str, statuses: tuple[str, ...]) -> None:
+        cursor: Cursor | None = Cursor()
+        while cursor is not None and self._keep_going():
+
+            def piece(session: Session, at: Cursor = cursor) -> Piece:
+                age = self._ages[name]
+                return expired.delete_deliveries(session, at, statuses=statuses, age_seconds=age, most=PIECE)
+
+            done = self._do(piece)
+            self._count(name, done.deleted)
+            cursor = done.next
+
+    def _repeat(self, name: str, delete: Callable[..., int]) -> None:
+        while self._keep_going():
+            deleted = self._do(lambda session: delete(session, age_seconds=self._ages[name], most=PIECE))
+            self._count(name, deleted)
+            if deleted < PIECE:
+                return
+
+    def _count(self, name: str, deleted: int) -> None:
+        self.gone[name] += deleted
+        self._tell(self.gone)
+
+    def _do(self, piece: Callable[[Session], Any]) -> Any:
+        """One short transaction, holding the role; then a rest in proportion."""
+        began = time.monotonic()
+        with self._platform.database.transaction(system=True) as session:
+            if not hold_singleton(session, ROLE, holder=self._name, lease=LEASE):
+                raise BusyCleaning
+            result = piece(session)
+        time.sleep(REST * (time.monotonic() - began))
+        return result

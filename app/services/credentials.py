@@ -30,6 +30,7 @@ class Vault:
 
     def __init__(self, keys: list[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._newest = Fernet(keys[0])
 
     def seal(self, credentials: Credentials) -> bytes:
         """Encrypted JSON of the credentials."""
@@ -39,6 +40,21 @@ class Vault:
         """The credentials; raises ConfigurationError when no key fits."""
         try:
             return PROVIDERS[provider].model_validate_json(self._fernet.decrypt(sealed))
+        except InvalidToken:
+            raise ConfigurationError("CREDENTIALS_KEYS: no key opens an integration's credentials") from None
+
+    def is_newest(self, sealed: bytes) -> bool:
+        """Whether the first key sealed it."""
+        try:
+            self._newest.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
+
+    def reseal(self, sealed: bytes) -> bytes:
+        """The same content sealed with the first key; raises ConfigurationError when no key fits."""
+        try:
+            return self._fernet.rotate(sealed)
         except InvalidToken:
             raise ConfigurationError("CREDENTIALS_KEYS: no key opens an integration's credentials") from None
 

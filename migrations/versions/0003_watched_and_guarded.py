@@ -26,6 +26,7 @@ INDEXES = (
     ("ix_messages_remote", "messages", ["remote_address", "created_at"], None),
     ("ix_calls_customer", "calls", ["customer_number", "created_at"], None),
     ("ix_appointments_customer", "appointments", ["phone"], None),
+    ("ix_tool_answers_started", "tool_answers", ["started_at"], None),
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
@@ -10,6 +12,7 @@ from rq import Queue, SimpleWorker
 
 from app.queue import BELL_KEY, ENOUGH_JOBS, QUEUE_NAME, Bell
 from app.redis import RedisLink
+from app.services.nightly import next_night
 from workers import schedule
 from workers.schedule import Entry, OnceScheduler, register
 
@@ -29,7 +32,7 @@ def scheduler(redis: Redis) -> OnceScheduler:
 
 
 def entries(scheduler: OnceScheduler) -> dict[str, tuple]:
-    return {job.id: (job.func_name, job.meta["interval"], job.timeout) for job in scheduler.get_jobs()}
+    return {job.id: (job.func_name, job.meta.get("interval"), job.timeout) for job in scheduler.get_jobs()}
 
 
 def listed() -> dict[str, tuple]:
@@ -88,3 +91,47 @@ def test_a_ring_wanted_just_before_the_stop_is_still_rung(own_valkey, redis):
     bell.ring()
     bell.stop()
     assert redis.llen(f"rq:queue:{QUEUE_NAME}") == 1
+
+
+def test_the_nightly_entry_waits_for_four_in_the_morning_utc_wherever_the_machine_is(scheduler, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        register(scheduler)
+        (date,) = [at for job, at in scheduler.get_jobs(with_times=True) if job.id == "voicedesk-cleanup"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert date.replace(tzinfo=UTC) == next_night(datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    ("now", "night"),
+    [
+        ("2026-03-29T03:59:59+00:00", "2026-03-29T04:00:00+00:00"),
+        ("2026-03-29T04:00:00+00:00", "2026-03-30T04:00:00+00:00"),
+        ("2026-12-31T23:00:00-05:00", "2027-01-02T04:00:00+00:00"),
+    ],
+)
+def test_the_next_night_is_the_next_four_o_clock_utc(now, night):
+    assert next_night(datetime.fromisoformat(now)) == datetime.fromisoformat(night)
+
+
+def test_a_missed_night_is_made_up_for_once_and_does_not_move_the_next_one(scheduler, redis, monkeypatch):
+    monkeypatch.setattr(schedule, "SCHEDULE", (Entry("voicedesk-night", JOB, None, 10),))
+    register(scheduler)
+    three_days_ago = (datetime.now(UTC) - timedelta(days=3)).timestamp()
+    redis.zadd(scheduler.scheduled_jobs_key, {"voicedesk-night": three_days_ago})
+    register(scheduler)
+    scheduler.enqueue_jobs()
+    scheduler.enqueue_jobs()
+    assert redis.lrange(f"rq:queue:{QUEUE_NAME}", 0, -1) == [b"voicedesk-night"]
+    assert redis.zscore(scheduler.scheduled_jobs_key, "voicedesk-night") == next_night(datetime.now(UTC)).timestamp()
+
+
+def test_a_schedule_of_before_that_has_no_time_of_day_is_replaced(scheduler, monkeypatch):
+    monkeypatch.setattr(schedule, "SCHEDULE", (Entry("voicedesk-cleanup", JOB, 600, 10),))
+    register(scheduler)
+    monkeypatch.undo()
+    register(scheduler)
+    assert entries(scheduler) == listed()

@@ -1,0 +1,57 @@
+"""Stored credentials under the first key of CREDENTIALS_KEYS, while everything runs.
+
+Owns the order of a rotation: read, seal anew outside any transaction, replace only what is still as it was
+read. Whoever sets an integration's keys meanwhile wins: what is set is sealed with the first key anyway.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from app.errors import ConfigurationError
+from app.models.integrations import list_sealed, replace_sealed
+from app.observability.logging import get_logger
+from app.services import audit
+
+if TYPE_CHECKING:
+    from app.services.platform import Platform
+
+PAGE = 200
+
+log = get_logger(__name__)
+
+
+def rotate(platform: Platform, *, actor: str) -> dict[str, Any]:
+    """Seal every integration's credentials with the first key. Safe to repeat and to interrupt.
+
+    Returns ``rotated``, ``already`` (sealed with it before), ``changed_meanwhile`` (somebody else has just
+    set them), ``unreadable`` (ids that no key opens), and ``old_keys_needed``: False when all other
+    keys can be taken out of CREDENTIALS_KEYS once every process runs with the new first one.
+    """
+    counts = {"rotated": 0, "already": 0, "changed_meanwhile": 0}
+    unreadable: list[str] = []
+    after = None
+    while True:
+        with platform.database.transaction(system=True) as session:
+            page = list_sealed(session, after=after, limit=PAGE)
+        if not page:
+            break
+        for integration_id, org_id, sealed in page:
+            if platform.vault.is_newest(sealed):
+                counts["already"] += 1
+                continue
+            try:
+                fresh = platform.vault.reseal(sealed)
+            except ConfigurationError:
+                unreadable.append(str(integration_id))
+                continue
+            with platform.database.transaction(system=True) as session:
+                if not replace_sealed(session, integration_id, old=sealed, new=fresh):
+                    counts["changed_meanwhile"] += 1
+                    continue
+                audit.note(session, org_id, actor=actor, action="credentials.rotate", subject=str(integration_id))
+            counts["rotated"] += 1
+        after = page[-1][0]
+    platform.directory.forget()
+    log.info("credentials.rotated", **counts, unreadable=len(unreadable))
+    return {**counts, "unreadable": unreadable, "old_keys_needed": bool(unreadable or counts["changed_meanwhile"])}
