@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Integer
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey, Integer, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, OrgId
 
@@ -22,3 +22,9 @@ class QuotaOverrun(Base):
     accepted: Mapped[int] = mapped_column(Integer)
     quota: Mapped[int] = mapped_column(Integer)
     until: Mapped[datetime]
+
+
+def count_overruns(session: Session) -> int:
+    """How many organizations are over their quota now."""
+    statement = select(func.count()).select_from(QuotaOverrun).where(QuotaOverrun.until > func.now())
+    return session.execute(statement).scalar_one()

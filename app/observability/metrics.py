@@ -51,10 +51,15 @@ FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PATIENT = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+shared: Folder | None = None
+fault: str | None = None  # why METRICS_DIR cannot be used; an event is worth more than its count, so all goes on
 _path = metrics_folder()
-shared: Folder | None = Folder(Path(_path)) if _path else None
-if shared:
-    shared.join()
+if _path:
+    try:
+        shared = Folder(Path(_path))
+        shared.join()
+    except OSError as error:
+        shared, fault = None, error.strerror
 registry = CollectorRegistry()
 
 

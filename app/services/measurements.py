@@ -1,0 +1,178 @@
+"""What is read, not counted: how many wait, whether the books balance, which circuits are open.
+
+Owns the questions asked at a scrape, and that they cost little: each answer is kept for five seconds in
+this process, each question has its time limit, and one that cannot be answered leaves its own metrics out
+and says so in ``voicedesk_measured``. A scrape is answered whatever is away. Must never name an
+organization: how many there are is all that is told.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from app.errors import VoicedeskError
+from app.integrations.breaker import circuits
+from app.models import ledger
+from app.models.deliveries import count_unfinished
+from app.models.lanes import next_due
+from app.models.quotas import count_overruns
+from app.observability import metrics
+from app.observability.errors import report
+from app.observability.logging import get_logger
+from app.services import alerts, canary
+from app.services.alert_texts import WORDINGS
+
+if TYPE_CHECKING:
+    from app.services.platform import Platform
+
+KEPT_SECONDS = 5.0
+LOOK_MS = 2000
+STATES = {"closed": 0, "half_open": 1, "open": 2}
+
+log = get_logger(__name__)
+
+
+def exposition(platform: Platform, accept: str) -> tuple[bytes, str]:
+    """Everything as Prometheus wants it, and its content type; ``accept`` is what it said it understands.
+
+    Raises counting.FolderBusy.
+    """
+    encode, content_type = choose_encoder(accept)
+    return encode(_Everything([*metrics.collect(), *platform.measurements.collect()])), content_type
+
+
+class Measurements:
+    """One process's view of what is measured. Thread-safe: many scrapes at once ask once."""
+
+    def __init__(self, platform: Platform) -> None:
+        if metrics.fault:
+            log.error("metrics.counted_alone", reason=metrics.fault)
+        self._platform = platform
+        self._lock = threading.Lock()
+        self._taken_at = 0.0
+        self._taken: list[Metric] = []
+
+    def collect(self) -> list[Metric]:
+        """All of it, at most five seconds old. Never raises."""
+        with self._lock:
+            if not self._taken or time.monotonic() - self._taken_at > KEPT_SECONDS:
+                self._taken = self._take()
+                self._taken_at = time.monotonic()
+            return self._taken
+
+    def _take(self) -> list[Metric]:
+        measured = _gauge("measured", "Whether a part could be measured at this scrape", "part")
+        taken: list[Metric] = [measured]
+        for part, ask in PARTS.items():
+            try:
+                found = list(ask(self._platform))
+            except VoicedeskError:
+                found = []  # the database is away; the part says so, and database_up why
+            except Exception as error:  # noqa: BLE001 - one part's bug must not take the others along
+                report(error, where="web", event="measurement.failed", part=part)
+                found = []
+            measured.add_metric([part], 1.0 if found else 0.0)
+            taken += found
+        return taken
+
+
+def _servers(platform: Platform) -> Iterable[Metric]:
+    try:
+        platform.database.ping()
+        database = 1.0
+    except VoicedeskError:
+        database = 0.0
+    yield _value("database_up", "Whether the database answers", database)
+    if platform.redis.configured:
+        yield _value("redis_up", "Whether Redis answers", float(platform.redis_answers()))
+
+
+def _queue(platform: Platform) -> Iterable[Metric]:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
+        _, oldest = next_due(session)
+        waiting = count_unfinished(session)
+    family = _gauge("deliveries_waiting", "Deliveries that are not finished", "status")
+    for status, count in waiting.items():
+        family.add_metric([status], count)
+    yield family
+    yield _value("oldest_waiting_seconds", "How long the oldest due delivery has been due", oldest)
+
+
+def _ledger(platform: Platform) -> Iterable[Metric]:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
+        balance = ledger.balance(session)
+    family = _gauge("ledger", "Both sides of the books, over all organizations", "side")
+    for side in ("accepted", "processed", "skipped", "dead", "erased", "waiting"):
+        family.add_metric([side], getattr(balance, side))
+    yield family
+    yield _value("ledger_difference", "Accepted events that nobody can account for", balance.difference)
+
+
+def _canary(platform: Platform) -> Iterable[Metric]:
+    found = canary.look(platform)
+    if found.age_seconds is not None:
+        yield _value("canary_age_seconds", "Since the last canary came through", found.age_seconds)
+    yield _value("canary_missed", "Whether canaries are planted and none comes through", float(found.missed))
+    yield _value("workers_idle", "Whether workers are there to work and do not", float(found.workers_idle))
+
+
+def _circuits(_: Platform) -> Iterable[Metric]:
+    family = _gauge("circuit_state", "0 closed, 1 half open, 2 open", "circuit")
+    for circuit in circuits.states():
+        family.add_metric([circuit.name], STATES[circuit.state])
+    yield family
+
+
+def _alerts(platform: Platform) -> Iterable[Metric]:
+    family = _gauge("open_alerts", "What is wrong now, by kind", "kind")
+    count = Counter(alert.kind for alert in alerts.open_alerts(platform))
+    for kind in WORDINGS:
+        family.add_metric([kind], count[kind])
+    yield family
+
+
+def _quotas(platform: Platform) -> Iterable[Metric]:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
+        over = count_overruns(session)
+    near = platform.quotas.near_limit()
+    yield _value("webhook_quota_overruns", "Organizations that are last in turn because they are over quota", over)
+    yield _value("api_quota_near", "Organizations at 90 % of their API quota or more", len(near))
+    alone = float(platform.quotas.cannot_count())
+    yield _value("quota_counts_alone", "Whether the process that answers counts requests without the others", alone)
+
+
+PARTS: dict[str, Callable[[Platform], Iterable[Metric]]] = {
+    "servers": _servers,
+    "queue": _queue,
+    "ledger": _ledger,
+    "canary": _canary,
+    "circuits": _circuits,
+    "alerts": _alerts,
+    "quotas": _quotas,
+}
+
+
+class _Everything:
+    """What the encoders of the library take for a registry."""
+
+    def __init__(self, found: Iterable[Metric]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterable[Metric]:
+        return self._found
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"voicedesk_{name}", meaning, labels=labels)
+
+
+def _value(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"voicedesk_{name}", meaning, value=value)
