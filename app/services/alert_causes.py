@@ -18,7 +18,7 @@ from app.models.calendars import list_lapsing
 from app.models.deliveries import Trouble, list_dead, list_refused_credentials, list_set_aside
 from app.models.lanes import next_due
 from app.models.messages import count_unknown
-from app.services import canary, ledger
+from app.services import canary, ledger, webhook_quotas
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
@@ -171,6 +171,11 @@ def _unknown_messages(platform: Platform) -> Iterable[Cause]:
         yield Cause("message_unknown", str(org_id), facts)
 
 
+def _webhook_quotas(platform: Platform) -> Iterable[Cause]:
+    for usage in webhook_quotas.measure(platform):
+        yield from _usage("webhook", usage.org_id, usage.accepted, usage.quota)
+
+
 def _api_quotas(platform: Platform) -> Iterable[Cause]:
     for usage in platform.quotas.near_limit():
         yield from _usage("api", usage.org_id, usage.accepted, usage.quota)
@@ -209,5 +214,6 @@ SHARED: tuple[Look, ...] = (
     Look(frozenset({"credentials_refused"}), _refused_credentials),
     Look(frozenset({"calendar_channel_lapsing"}), _lapsing_channels),
     Look(frozenset({"message_unknown"}), _unknown_messages),
+    Look(frozenset({"webhook_quota_near", "webhook_quota_reached"}), _webhook_quotas),
     Look(frozenset({"api_quota_near", "api_quota_reached"}), _api_quotas),
 )

@@ -8,8 +8,6 @@ here runs in a request's thread, or holds one up. Begins on first use, because t
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -87,7 +85,7 @@ class Watcher:
             log.warning("watcher.no_database")  # the next look begins with it
 
     def _begin_anew(self) -> None:
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._name = self._platform.process_name()
         self._redis = RedisPatience()
         self._notebook = Notebook(self._platform.redis, name=self._name)
         self._teller = Teller(self._platform, self._stopping.wait)

@@ -1,0 +1,205 @@
+"""What raises an alert: each cause made to happen in the tables, in the books or in a provider, and mended again."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from app.config import Settings
+from app.observability import errors
+from app.services import alert_texts, replay
+from app.services.alerts import open_alerts
+from app.services.messages import plan_text
+from app.services.platform import Platform
+from sandbox.standins import RemoteWorld
+from tests.conftest import Urls, make_settings
+
+ADA = "+4915112345678"
+
+
+@pytest.fixture
+def settings(database_urls: Urls, world: RemoteWorld) -> Settings:
+    return make_settings(
+        database_urls,
+        world,
+        watch_seconds=0.05,
+        alert_window_seconds=0,
+        error_rate_limit=3,
+        webhook_quota_per_hour=10,
+        canary_seconds=3600,
+    )
+
+
+def look(platform: Platform, *, times: int = 2) -> dict[str, dict[str, Any]]:
+    """The open alerts by key, with their facts, after looking so often."""
+    for _ in range(times):
+        platform.watcher.tick()
+    return {alert.key: alert.facts for alert in open_alerts(platform)}
+
+
+def execute(platform: Platform, statement: str, *, org: Any = None, **values: Any) -> None:
+    how: dict[str, Any] = {"org_id": org} if org else {"system": True}
+    with platform.database.transaction(**how) as session:
+        session.execute(text(statement), values)
+
+
+def plan(platform: Platform, org_id: Any, key: str = "k1", to: str = ADA) -> None:
+    with platform.database.transaction(org_id) as session:
+        plan_text(session, org_id, to=to, body="hello", channel="sms", idempotency_key=key, purpose="test")
+
+
+def test_a_healthy_house_has_nothing_to_tell(platform, people):
+    assert look(platform, times=3) == {}
+
+
+def test_a_dead_letter_is_an_alert_until_it_is_replayed(platform, people, world, settle):
+    world.twilio_recipient(ADA, refuse=21211)
+    plan(platform, people.salon.id)
+    dead = "SELECT id FROM webhook_delivery_log WHERE status = 'dead'"
+
+    def ids() -> list[int]:
+        with platform.database.transaction(system=True) as session:
+            return [row.id for row in session.execute(text(dead))]
+
+    settle(ids)
+    (found,) = look(platform).items()
+    assert found[0].startswith("dead_letters:voicedesk:message.send:")
+    assert (found[1]["count"], found[1]["delivery_ids"]) == (1, ids())
+    assert ADA not in str(found)
+    replay.replay(platform, ids()[0], actor="test")
+    assert look(platform) == {}
+
+
+def test_a_text_to_somebody_who_wants_none_is_nobodys_trouble(platform, people, world, settle):
+    world.opt_out(ADA)
+    plan(platform, people.salon.id)
+    unfinished = "SELECT 1 FROM webhook_delivery_log WHERE finished_at IS NULL AND type = 'message.send'"
+
+    def done() -> bool:
+        with platform.database.transaction(system=True) as session:
+            return session.execute(text(unfinished)).first() is None
+
+    settle(done)
+    assert look(platform) == {}
+
+
+def test_refused_credentials_are_an_alert_of_one_organization_until_they_are_accepted(platform, people, world, settle):
+    world.twilio_account(people.salon.account_sid, "another-token", numbers=[people.salon.number])
+    plan(platform, people.salon.id)
+    plan(platform, people.dental.id)
+    key = f"credentials_refused:{people.salon.id}:twilio"
+    settle(lambda: key in look(platform, times=1))
+    assert set(look(platform)) == {key}
+    world.twilio_account(people.salon.account_sid, people.salon.auth_token, numbers=[people.salon.number])
+    execute(platform, "UPDATE webhook_delivery_log SET next_attempt_at = now() WHERE waiting_on IS NOT NULL")
+    execute(platform, "UPDATE lanes SET due_at = now() WHERE token IS NULL")
+    settle(lambda: look(platform, times=1) == {})
+
+
+def test_a_channel_that_lapses_is_an_alert_until_a_later_one_is_there(platform, people):
+    with platform.database.transaction(people.salon.id) as session:
+        (integration,) = session.execute(text("SELECT id FROM integrations WHERE provider = 'google-calendar'")).one()
+
+    def note(channel: str, hours: float) -> None:
+        execute(
+            platform,
+            "INSERT INTO calendar_channels (org_id, integration_id, channel_id, resource_id, expires_at)"
+            " VALUES (:organization, :integration, :channel, 'resource', now() + make_interval(hours => :hours))",
+            org=people.salon.id,
+            organization=people.salon.id,
+            integration=integration,
+            channel=channel,
+            hours=hours,
+        )
+
+    note("first", 48)
+    assert look(platform) == {}
+    execute(platform, "UPDATE calendar_channels SET expires_at = now() + interval '5 hours'", org=people.salon.id)
+    (key,) = look(platform)
+    assert key == f"calendar_channel_lapsing:{integration}:resource"
+    note("second", 100)
+    assert look(platform) == {}
+
+
+def test_texts_whose_fate_is_unknown_for_long_are_an_alert(platform, people):
+    execute(
+        platform,
+        "INSERT INTO messages (id, org_id, direction, channel, remote_address, body, status, sending_since)"
+        " VALUES (:id, :organization, 'outbound', 'sms', :to, 'hello', 'unknown', now() - interval '11 minutes')",
+        org=people.salon.id,
+        id=uuid4(),
+        organization=people.salon.id,
+        to=ADA,
+    )
+    (found,) = look(platform).items()
+    assert found[0] == f"message_unknown:{people.salon.id}"
+    assert ADA not in str(found)
+    execute(platform, "UPDATE messages SET status = 'sent'", org=people.salon.id)
+    assert look(platform) == {}
+
+
+def test_what_was_set_aside_is_an_alert_until_it_ends(platform, people):
+    plan(platform, people.salon.id)
+    for table in ("webhook_delivery_log", "lanes"):
+        execute(platform, f"UPDATE {table} SET lane_key = 'm:aside:1'")
+    assert set(look(platform)) == {"delivery_set_aside:voicedesk:message.send"}
+
+
+def test_an_event_that_is_due_and_not_taken_is_an_alert_at_the_second_look(platform, people):
+    plan(platform, people.salon.id)
+    execute(platform, "UPDATE lanes SET due_at = now() - interval '2 minutes'")
+    assert look(platform, times=1) == {}
+    (found,) = look(platform, times=1).items()
+    assert found[0] == "oldest_waiting"
+    assert found[1]["waiting_seconds"] >= 120
+
+
+def test_books_that_do_not_balance_are_an_alert_at_the_second_look(platform, people):
+    plan(platform, people.salon.id)
+    execute(platform, "DELETE FROM webhook_delivery_log WHERE type = 'message.send'")
+    assert look(platform, times=1) == {}
+    assert look(platform, times=1)["ledger_broken"]["difference"] == 1
+
+
+def test_more_errors_than_the_limit_are_an_alert_that_names_the_commonest(platform):
+    for _ in range(3):
+        errors.count("web:KeyError")
+    assert look(platform) == {}
+    errors.count("web:ValueError")
+    assert look(platform) == {
+        "error_rate": {"errors": 4, "limit": 3, "kinds": ["web:KeyError (3)", "web:ValueError (1)"]}
+    }
+
+
+def test_webhooks_at_90_and_at_100_percent_of_the_quota_are_two_alerts(platform, people, client):
+    def arrive(number: int) -> None:
+        message = {"type": "status-update", "status": "in-progress", "call": {"id": f"c{number}"}}
+        assert people.salon.vapi(client, message).status_code == 200
+
+    for number in range(8):
+        arrive(number)
+    assert look(platform) == {}
+    arrive(8)
+    near, reached = (f"webhook_quota_{what}:{people.salon.id}" for what in ("near", "reached"))
+    assert set(look(platform)) == {near}
+    arrive(9)
+    assert set(look(platform)) == {near, reached}
+
+
+def test_every_kind_has_its_section_in_the_guide_and_every_section_its_kind():
+    from tests.e2e.house import ROOT
+
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    sections = {line.removeprefix("## ") for line in guide.splitlines() if line.startswith("## ")}
+    assert sections - {"How alerts work"} == {alert_texts.anchor(kind) for kind in alert_texts.WORDINGS}
+
+
+def test_every_kind_that_can_be_looked_for_has_its_words():
+    from app.services.alert_causes import SHARED, RedisPatience, canary_look
+
+    looked_for = {kind for look in (*SHARED, canary_look(RedisPatience())) for kind in look.kinds}
+    local = {"database_lost", "redis_lost", "limiter_cannot_count", "circuit_open"}
+    assert looked_for | local == set(alert_texts.WORDINGS)
