@@ -93,13 +93,15 @@ _FIRST_DELIVERIES = f"""LEFT JOIN LATERAL (
 ) d ON true"""
 
 # One step per organization by index, never per lane; the walk stops as soon as enough lanes are locked.
-_CLAIM = f"""
-WITH RECURSIVE turn AS (
+_WALK = """
     (SELECT org_id, 1 AS step FROM lanes WHERE org_id > :after ORDER BY org_id LIMIT 1)
     UNION ALL
     SELECT (SELECT l.org_id FROM lanes l WHERE l.org_id > t.org_id ORDER BY l.org_id LIMIT 1), t.step + 1
     FROM turn t WHERE t.org_id IS NOT NULL AND t.step < :most_steps
-), picked AS MATERIALIZED (
+"""
+_LISTED = "SELECT org_id, 0 AS step FROM unnest(CAST(:only AS uuid[])) org_id"
+_CLAIM = f"""
+WITH RECURSIVE turn AS ({{turn}}), picked AS MATERIALIZED (
     SELECT p.org_id, p.lane_key FROM turn t CROSS JOIN LATERAL (
         SELECT * FROM (
             SELECT l.org_id, l.lane_key FROM lanes l
@@ -127,16 +129,24 @@ WHERE c.org_id = :org AND c.lane_key = :key AND c.token = :token AND c.due_at > 
 
 
 def claim_lanes(
-    session: Session, *, after: UUID, most: int, per_org: int, lease_seconds: float, full: list[UUID]
+    session: Session,
+    *,
+    after: UUID,
+    most: int,
+    per_org: int,
+    lease_seconds: float,
+    full: list[UUID],
+    only: list[UUID] | None = None,
 ) -> Claim:
     """Take up to ``most`` due lanes, at most ``per_org`` of each organization, those after ``after`` first.
 
-    ``full`` are organizations that have enough running here already. Nobody else is waited for.
+    ``full`` are organizations that are not to get a turn. With ``only`` these get one, in that order, and
+    nobody else. Nobody else is waited for.
     """
     rows = session.execute(
-        text(_CLAIM),
+        text(_CLAIM.format(turn=_WALK if only is None else _LISTED)),
         {
-            "after": after,
+            **({"after": after} if only is None else {"only": only}),
             "most": most,
             "per_org": per_org,
             "lease": lease_seconds,
@@ -194,6 +204,24 @@ def renew_leases(session: Session, held: list[tuple[UUID, str, int]], *, lease_s
         },
     )
     return {row[0] for row in rows}
+
+
+def give_back_lanes(session: Session, held: list[tuple[UUID, str, int]]) -> int:
+    """Make the lanes that are still ours due now and nobody's; how many. For a process that leaves in the middle."""
+    rows = session.execute(
+        text(
+            "UPDATE lanes l SET due_at = now(), token = NULL"
+            " FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]))"
+            " AS h(org_id, lane_key, token)"
+            " WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token RETURNING 1"
+        ),
+        {
+            "orgs": [org_id for org_id, _, _ in held],
+            "keys": [lane_key for _, lane_key, _ in held],
+            "tokens": [token for _, _, token in held],
+        },
+    )
+    return len(rows.all())
 
 
 def is_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -12,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import CircuitOpen
 from app.models import attempts
-from app.models.inbox import NewDelivery, insert_webhooks
 from app.services import handlers
 from app.services.drain import Drain
 from app.services.platform import Platform
 from tests.eventually import eventually
+from tests.probes import put_probes
 
 
 @pytest.fixture
@@ -25,25 +24,6 @@ def handle(monkeypatch):
         monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), function)
 
     return register
-
-
-def put(platform: Platform, org_id, *lanes: str) -> None:
-    with platform.database.intake() as session:
-        insert_webhooks(
-            session,
-            [
-                NewDelivery(
-                    org_id=org_id,
-                    integration_id=uuid4(),
-                    provider="test",
-                    type="probe",
-                    event_key=lane,
-                    lane_key=lane,
-                    payload={},
-                )
-                for lane in lanes
-            ],
-        )
 
 
 def rows(platform: Platform, what: str) -> list[tuple]:
@@ -55,7 +35,7 @@ def test_without_redis_a_ring_is_answered_by_this_process_and_nobody_waits_for_a
     done = threading.Event()
     handle(lambda _: done.set())
     platform.bell.on_silence = platform.caretaker.nudge
-    put(platform, people.salon.id, "a")
+    put_probes(platform, people.salon.id, "a")
     platform.bell.ring()
     assert done.wait(3)
     eventually(lambda: rows(platform, "SELECT count(*) FROM lanes") == [(0,)])
@@ -66,7 +46,7 @@ def test_of_two_caretakers_one_sweeps_and_the_other_takes_over_at_once_when_it_s
     other = Platform(platform.settings)
     other.caretaker._name = "another:1"
     platform.caretaker.sweep()
-    put(platform, people.salon.id, "a")
+    put_probes(platform, people.salon.id, "a")
     other.caretaker.sweep()
     assert rows(platform, "SELECT status FROM webhook_delivery_log") == [("received",)]
     platform.caretaker.stop()
@@ -89,7 +69,7 @@ def test_waking_what_waits_and_intake_into_the_same_lanes_never_deadlock(platfor
 
     handle(handler)
     names = [f"lane-{number}" for number in range(40)]
-    put(platform, people.salon.id, *reversed(names))
+    put_probes(platform, people.salon.id, *reversed(names))
     Drain(platform, threads=4).run()
     failures = []
 
@@ -108,7 +88,7 @@ def test_waking_what_waits_and_intake_into_the_same_lanes_never_deadlock(platfor
 
     threads = [
         threading.Thread(target=repeat, args=(action,))
-        for action in (wake, lambda: put(platform, people.salon.id, *names))
+        for action in (wake, lambda: put_probes(platform, people.salon.id, *names))
     ]
     for thread in threads:
         thread.start()

@@ -8,19 +8,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from redis import Redis
 from sqlalchemy import text
 
 from app.config import environment_of
-from app.models.inbox import NewDelivery, insert_webhooks
 from app.queue import QUEUE_NAME, Bell
 from app.redis import RedisLink
 from app.services.isolation import ROOT
 from app.services.platform import Platform
 from tests.eventually import eventually
+from tests.probes import put_probes
 
 RQ = Path(sys.executable).parent / "rq"
 # The product's worker with one handler more, which takes its time.
@@ -53,25 +52,6 @@ def start(platform: Platform, own_valkey, tmp_path: Path) -> Iterator[Start]:
         process.wait(timeout=10)
 
 
-def put(platform: Platform, org_id, *keys: str) -> None:
-    with platform.database.intake() as session:
-        insert_webhooks(
-            session,
-            [
-                NewDelivery(
-                    org_id=org_id,
-                    integration_id=uuid4(),
-                    provider="test",
-                    type="probe",
-                    event_key=key,
-                    lane_key=key,
-                    payload={},
-                )
-                for key in keys
-            ],
-        )
-
-
 def count(platform: Platform, what: str) -> int:
     with platform.database.transaction(system=True) as session:
         return session.execute(text(f"SELECT count(*) FROM {what}")).scalar_one()
@@ -80,7 +60,7 @@ def count(platform: Platform, what: str) -> int:
 def test_a_worker_told_to_stop_finishes_what_it_began_leaves_no_lease_and_rings_for_the_rest(
     platform, people, start, own_valkey
 ):
-    put(platform, people.salon.id, *"abcdefgh")
+    put_probes(platform, people.salon.id, *"abcdefgh")
     worker = start("--worker-class", "slow_worker.Worker")
     eventually(lambda: count(platform, "delivery_attempts WHERE ended_at IS NULL") == 3, seconds=20)
     worker.send_signal(signal.SIGTERM)
@@ -98,7 +78,7 @@ def test_a_worker_told_to_stop_finishes_what_it_began_leaves_no_lease_and_rings_
 def test_a_worker_whose_redis_freezes_under_a_job_ends_the_job_and_goes_on_afterwards(
     platform, people, start, own_valkey
 ):
-    put(platform, people.salon.id, "a")
+    put_probes(platform, people.salon.id, "a")
     worker = start("--worker-class", "slow_worker.Worker")
     eventually(lambda: count(platform, "delivery_attempts") == 1, seconds=20)
     own_valkey.freeze()
@@ -107,7 +87,7 @@ def test_a_worker_whose_redis_freezes_under_a_job_ends_the_job_and_goes_on_after
         time.sleep(8)
     finally:
         own_valkey.thaw()
-    put(platform, people.salon.id, "b")
+    put_probes(platform, people.salon.id, "b")
     bell = Bell(RedisLink(own_valkey.url))
     eventually(
         lambda: bell.ring_now() and count(platform, "webhook_delivery_log WHERE status = 'processed'") == 2, seconds=20
@@ -118,7 +98,7 @@ def test_a_worker_whose_redis_freezes_under_a_job_ends_the_job_and_goes_on_after
 def test_rqs_own_worker_which_forks_for_each_job_delivers_too(platform, people, start, own_valkey):
     start()
     for key in "ab":
-        put(platform, people.salon.id, key)
+        put_probes(platform, people.salon.id, key)
         assert Bell(RedisLink(own_valkey.url)).ring_now()
         eventually(lambda: count(platform, "lanes") == 0, seconds=30)
     assert count(platform, "webhook_delivery_log WHERE status = 'skipped'") == 2
