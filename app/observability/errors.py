@@ -46,13 +46,13 @@ class Tally:
         """Count one; returns how many of this kind the present slot has now."""
         slot = self.slot()
         with self._lock:
-            if kind not in self._kinds:
-                if len(self._kinds) >= MOST_KINDS:
-                    kind = OTHER
-                self._kinds.add(kind)
+            if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
+                self._forget_old(slot)
+                kind = kind if len(self._kinds) < MOST_KINDS else OTHER
             key = (slot, kind)
             if key not in self._counts:
                 self._forget_old(slot)
+                self._kinds.add(kind)
             self._counts[key] = self._counts.get(key, 0) + 1
             self._untold[key] = self._untold.get(key, 0) + 1
             number = self._counts[key]

@@ -76,7 +76,6 @@ def configure_sentry(settings: Settings, *, transport: type[Transport] | Transpo
         transport=transport,
         environment=settings.environment.value,
         release=settings.release,
-        send_default_pii=False,
         max_request_body_size="never",
         include_local_variables=False,
         event_scrubber=EventScrubber(
