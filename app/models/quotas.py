@@ -6,8 +6,9 @@ Owns ``quota_overruns``. Nothing is refused because of a row here.
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
-from sqlalchemy import ForeignKey, Integer, func, select
+from sqlalchemy import ForeignKey, Integer, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, OrgId
@@ -28,3 +29,54 @@ def count_overruns(session: Session) -> int:
     """How many organizations are over their quota now."""
     statement = select(func.count()).select_from(QuotaOverrun).where(QuotaOverrun.until > func.now())
     return session.execute(statement).scalar_one()
+
+
+def record_overruns(
+    session: Session, accepted: list[tuple[UUID, int]], *, default_quota: int, near_share: float, lasts_seconds: float
+) -> list[tuple[UUID, int, int]]:
+    """Write down who is over their quota, for ``lasts_seconds`` from now, and forget whose overrun has ended.
+
+    Returns organization, accepted and quota of all who have used at least ``near_share`` of theirs, the
+    most used first.
+    """
+    rows = session.execute(
+        text(
+            """
+            WITH used AS (
+                SELECT o.id AS org_id, u.accepted, coalesce(o.webhook_quota_per_hour, :default_quota) AS quota
+                FROM unnest(CAST(:orgs AS uuid[]), CAST(:accepted AS int[])) AS u(org_id, accepted)
+                JOIN organizations o ON o.id = u.org_id
+            ), over AS (
+                INSERT INTO quota_overruns (org_id, accepted, quota, until)
+                SELECT org_id, accepted, quota, now() + make_interval(secs => :lasts)
+                FROM used WHERE accepted > quota ORDER BY org_id
+                ON CONFLICT (org_id) DO UPDATE
+                SET accepted = excluded.accepted, quota = excluded.quota, until = excluded.until
+            ), ended AS (
+                DELETE FROM quota_overruns WHERE org_id NOT IN (SELECT org_id FROM used WHERE accepted > quota)
+            )
+            SELECT org_id, accepted, quota FROM used WHERE accepted >= :share * quota
+            ORDER BY accepted::float8 / quota DESC, org_id
+            """
+        ),
+        {
+            "orgs": [org_id for org_id, _ in accepted],
+            "accepted": [count for _, count in accepted],
+            "default_quota": default_quota,
+            "share": near_share,
+            "lasts": lasts_seconds,
+        },
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def list_overruns(session: Session, *, limit: int) -> list[UUID]:
+    """Who is over their quota now, those furthest beyond it first."""
+    return list(
+        session.scalars(
+            select(QuotaOverrun.org_id)
+            .where(QuotaOverrun.until > func.now())
+            .order_by(QuotaOverrun.accepted.desc(), QuotaOverrun.org_id)
+            .limit(limit)
+        )
+    )

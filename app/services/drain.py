@@ -6,6 +6,7 @@ drain is bounded in time; whoever starts one (worker, fallback, sweep) starts th
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from app.models.lanes import FIRST_ORG, Claim, ClaimedLane
 from app.observability.errors import report
 from app.observability.logging import get_logger
 from app.services.delivery import deliver_lane
+from app.services.webhook_quotas import LastInTurn
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
@@ -42,6 +44,8 @@ class Drain:
         self._threads = threads
         self._most_of_one = max(1, int(threads * SHARE_OF_ONE))
         self._after = FIRST_ORG
+        self._last_in_turn = LastInTurn(platform)
+        self._nothing_this_round = False
         self._one_at_a_time = threading.Lock()
         self._keeper: _LeaseKeeper | None = None
 
@@ -104,9 +108,13 @@ class Drain:
                 wait(running, timeout=LOOK_AGAIN_SECONDS if free else 1.0, return_when=FIRST_COMPLETED)
 
     def _claim(self, free: int, running: dict[Future[None], ClaimedLane]) -> tuple[Claim, bool]:
-        """The next turn, and whether it began a round: an empty whole round means that nothing is due."""
+        """The next turn, and whether it began a round: an empty whole round means that nothing is due.
+
+        Who is over their quota has no turn, unless a whole round has found nothing else.
+        """
+        last = self._last_in_turn.organizations()
         load = Counter(lane.org_id for lane in running.values())
-        full = _at_their_share(load, self._most_of_one)
+        full = [*_at_their_share(load, self._most_of_one), *last]
         busiest = max((count for org_id, count in load.items() if org_id not in full), default=0)
         began_round = self._after == FIRST_ORG
         with self._platform.database.transaction(system=True) as session:
@@ -119,7 +127,30 @@ class Drain:
                 full=full,
             )
         self._after = claim.next_org or FIRST_ORG
+        self._nothing_this_round = not claim.lanes and (began_round or self._nothing_this_round)
+        if last and self._nothing_this_round and claim.next_org is None:
+            claim = self._claim_last(last, free, len(running))
         return claim, began_round
+
+    def _claim_last(self, last: list[UUID], free: int, running: int) -> Claim:
+        """Lanes of those who are over their quota, all together within the share that one may have of the threads."""
+        most = min(free, self._most_of_one - running)
+        if most <= 0:
+            return Claim([], None)
+        random.shuffle(last)  # they take turns too
+        with self._platform.database.transaction(system=True) as session:
+            return Claim(
+                lanes.claim_lanes(
+                    session,
+                    after=FIRST_ORG,
+                    most=most,
+                    per_org=max(1, most // len(last)),
+                    lease_seconds=self._platform.settings.lease_seconds,
+                    full=[],
+                    only=last,
+                ).lanes,
+                None,
+            )
 
     def _deliver(self, lane: ClaimedLane, keeper: _LeaseKeeper, keep_going: Callable[[], bool]) -> None:
         try:
