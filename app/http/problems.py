@@ -26,9 +26,12 @@ def problem(status: int, code: str, detail: str, **extra: Any) -> Response:
         403: "Refused",
         404: "Not found",
         405: "Method not allowed",
+        409: "In conflict",
         413: "Too large",
         415: "Unsupported content type",
+        422: "Not understood",
         429: "Too many requests",
+        502: "Refused elsewhere",
         503: "Unavailable",
     }.get(status, "Error")
     g.problem_code = code
@@ -41,7 +44,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(RequestRefused, _refused)
     app.register_error_handler(NotFound, lambda error: problem(404, error.code, str(error)))
     app.register_error_handler(InvalidInput, lambda error: problem(400, error.code, str(error)))
-    app.register_error_handler(DatabaseUnavailable, _unavailable)
+    app.register_error_handler(DatabaseUnavailable, unavailable)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
@@ -52,7 +55,8 @@ def _refused(error: RequestRefused) -> Response:
     return problem(error.status, error.code, str(error))
 
 
-def _unavailable(error: VoicedeskError) -> Response:
+def unavailable(error: VoicedeskError) -> Response:
+    """503: the database is away."""
     # 503 and never a 4xx: a provider that retries must take this for a failure of ours
     _report(error, "request.unavailable")
     response = problem(503, error.code, "The database is away; nothing was stored. Send it again.")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FINISH_AFTER = timedelta(seconds=10)  # later than any caller's deadline: the caller's own thread comes first
 LOOK_AHEAD = timedelta(days=14)
 OFFERED = 3
+OFFER_TIMEOUT_MS = 5_000  # a caller, or a program, waits for it
 WHATSAPP_WINDOW = timedelta(hours=23)
 _SLOT_STATES = ("23P01", "40P01")  # exclusion violated, or two bookings deadlocked over one slot: it is taken
 
@@ -181,7 +182,7 @@ def offer(
     """Free slots from ``start`` on (not in the past), given what the calendar says is busy."""
     start = max(start, datetime.now(UTC))
     end = end or start + LOOK_AHEAD
-    with platform.database.transaction(business.id) as session:
+    with platform.database.transaction(business.id, statement_timeout_ms=OFFER_TIMEOUT_MS) as session:
         held = rows.held_periods(session, business.id, calendar_of(platform, business.id), start=start, end=end)
     taken = [*busy, *(Period(begins, ends) for _, begins, ends in held)]
     zone = ZoneInfo(business.timezone)

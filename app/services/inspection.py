@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
-from app.models import Delivery, Message
+from app.models import Appointment, Call, Delivery, Message
 from app.models.appointments import list_appointments
 from app.models.calls import list_calls
 from app.models.deliveries import DeliveryStatus, find_delivery, find_payload, list_attempts, list_deliveries
@@ -114,40 +114,45 @@ def deliveries(
 ) -> list[dict[str, Any]]:
     """The newest first. ``event_id`` is unique within its integration; times are UTC. Raises NotFound."""
     with _reading(platform, org_id) as session:
-        return [_delivery(row) for row in list_deliveries(session, org_id=org_id, status=status, limit=limit)]
+        return [show_delivery(row) for row in list_deliveries(session, org_id=org_id, status=status, limit=limit)]
 
 
 def delivery(platform: Platform, delivery_id: int) -> dict[str, Any]:
     """One delivery with every attempt, what it said and what was answered. Raises NotFound."""
     with platform.database.transaction(system=True) as session:
-        row = get_delivery(session, delivery_id)
-        said = find_payload(session, row)
-        return {
-            **_delivery(row),
-            **fields(row, _DELIVERY_IN_FULL),
-            "attempts_log": [fields(attempt, _ATTEMPT) for attempt in list_attempts(session, row)],
-            "payload": plain(said.body) if said else None,
-            "answer": plain(said.answer) if said else None,
-            "raw": plain(said.raw) if said else None,
-        }
+        return delivery_in_full(session, delivery_id)
 
 
 def calls(platform: Platform, *, org_id: UUID | None = None, limit: int = 100) -> list[dict[str, Any]]:
     """The newest first; ``cost`` is in US dollars. Raises NotFound."""
     with _reading(platform, org_id) as session:
-        return [fields(row, _CALL) for row in list_calls(session, org_id=org_id, limit=limit)]
+        return [show_call(row) for row in list_calls(session, org_id=org_id, limit=limit)]
 
 
 def messages(platform: Platform, *, org_id: UUID | None = None, limit: int = 100) -> list[dict[str, Any]]:
     """Texts in and out, the newest first. Raises NotFound."""
     with _reading(platform, org_id) as session:
-        return [_message(row) for row in list_messages(session, org_id=org_id, limit=limit)]
+        return [show_message(row) for row in list_messages(session, org_id=org_id, limit=limit)]
 
 
 def appointments(platform: Platform, *, org_id: UUID | None = None, limit: int = 100) -> list[dict[str, Any]]:
     """The latest made first; ``calendar_action`` is what the calendar does not know yet. Raises NotFound."""
     with _reading(platform, org_id) as session:
-        return [fields(row, _APPOINTMENT) for row in list_appointments(session, org_id=org_id, limit=limit)]
+        return [show_appointment(row) for row in list_appointments(session, org_id=org_id, limit=limit)]
+
+
+def delivery_in_full(session: Session, delivery_id: int) -> dict[str, Any]:
+    """The same in the caller's transaction; raises NotFound, also for what that may not see."""
+    row = get_delivery(session, delivery_id)
+    said = find_payload(session, row)
+    return {
+        **show_delivery(row),
+        **fields(row, _DELIVERY_IN_FULL),
+        "attempts_log": [fields(attempt, _ATTEMPT) for attempt in list_attempts(session, row)],
+        "payload": plain(said.body) if said else None,
+        "answer": plain(said.answer) if said else None,
+        "raw": plain(said.raw) if said else None,
+    }
 
 
 def get_delivery(session: Session, delivery_id: int) -> Delivery:
@@ -169,11 +174,23 @@ def _reading(platform: Platform, org_id: UUID | None) -> Iterator[Session]:
         yield session
 
 
-def _delivery(row: Delivery) -> dict[str, Any]:
+def show_delivery(row: Delivery) -> dict[str, Any]:
+    """A delivery as it stands in a list."""
     return {**fields(row, _DELIVERY), "set_aside": row.set_aside_at is not None}
 
 
-def _message(row: Message) -> dict[str, Any]:
+def show_call(row: Call) -> dict[str, Any]:
+    """A call, all of it."""
+    return fields(row, _CALL)
+
+
+def show_appointment(row: Appointment) -> dict[str, Any]:
+    """An appointment, all of it."""
+    return fields(row, _APPOINTMENT)
+
+
+def show_message(row: Message) -> dict[str, Any]:
+    """A text, with its ends as sender and recipient."""
     ends = (row.remote_address, row.own_address)
     sender, recipient = ends if row.direction == "inbound" else reversed(ends)
     return {**fields(row, _MESSAGE_HEAD), "from": sender, "to": recipient, **fields(row, _MESSAGE_TAIL)}

@@ -34,15 +34,15 @@ FINISHED = {"processed", "skipped", "dead"}
 _CERTAINLY_NOT_SENT = {MessageStatus.FAILED, MessageStatus.REFUSED}
 
 
-def replay(platform: Platform, delivery_id: int, *, actor: str) -> dict[str, Any]:
+def replay(platform: Platform, delivery_id: int, *, actor: str, org_id: UUID | None = None) -> dict[str, Any]:
     """Put a finished delivery back into the queue and ring the bell.
 
     Returns ``id``, ``status``, ``replayed``, ``recorded_effects`` (what exists already and is not done
     again) and ``bell_rung`` (False: no worker could be told, a web process takes it in its next sweep).
-    Raises NotFound, and InvalidInput for one that is unfinished, was never understood, or was answered
-    while somebody waited.
+    With an organization given, another's delivery is not there. Raises NotFound, and InvalidInput for one that
+    is unfinished, was never understood, or was answered while somebody waited.
     """
-    with platform.database.transaction(system=True) as session:
+    with platform.database.transaction(org_id, system=org_id is None) as session:
         delivery = get_delivery(session, delivery_id)
         said = _refuse_pointless(delivery, find_payload(session, delivery))
         effects = [plain(effect) for effect in _effects(session, delivery, said)]

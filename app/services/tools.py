@@ -19,12 +19,11 @@ from pydantic import ValidationError
 
 from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, TemporaryFailure
 from app.integrations.deadline import Deadline
-from app.integrations.google_calendar import BusyPeriod, GoogleCalendarCredentials
-from app.integrations.retrying import with_retries
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.messages import has_opted_out
 from app.services import appointments
-from app.services.calendar_push import TRY_SECONDS_WAITING, Pusher
+from app.services.availability import calendar_busy
+from app.services.calendar_push import Pusher
 from app.services.messages import plan_text
 from app.services.promises import Promise, promise
 from app.services.slots import Period, local_iso, parse_when, say_time
@@ -256,18 +255,7 @@ def _find(asking: Asking, phone: str, start: str | None) -> Appointment:
 
 
 def _calendar_busy(asking: Asking, period: Period) -> list[Period]:
-    try:
-        credentials = asking.platform.directory.integration(asking.business.id, "google-calendar").credentials
-    except NotFound:
-        return []
-    assert isinstance(credentials, GoogleCalendarCredentials)
-
-    def ask() -> list[BusyPeriod]:
-        seconds = asking.deadline.try_timeout(TRY_SECONDS_WAITING)
-        return asking.platform.google.busy(credentials, start=period.start, end=period.end, timeout_seconds=seconds)
-
-    found = with_retries(ask, deadline=asking.deadline, idempotent=True)
-    return [Period(busy.start, busy.end) for busy in found]
+    return calendar_busy(asking.platform, asking.business.id, period, deadline=asking.deadline)
 
 
 def _refuse_time(asking: Asking, wanted: Period, error: Exception) -> str:

@@ -15,6 +15,7 @@ from app.models import ApiKey, OperatorAction
 from app.services.api_keys import ApiKeys
 from app.services.platform import Platform
 from tests.command_line import CommandLine
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -32,6 +33,13 @@ def trail(platform: Platform) -> list[tuple[str, str]]:
         return [
             (row.action, row.subject) for row in session.scalars(select(OperatorAction).order_by(OperatorAction.id))
         ]
+
+
+def is_taken(keys: ApiKeys, key: str) -> bool:
+    try:
+        return bool(keys.caller(key))
+    except KeyRefused:
+        return False
 
 
 def stored(platform: Platform, key: str) -> ApiKey:
@@ -79,10 +87,7 @@ def test_a_revoked_key_is_refused_at_once_here_and_within_five_seconds_elsewhere
     assert cli.data("key", "revoke", made["prefix"])["revoked_at"]
     with pytest.raises(KeyRefused):
         platform.api_keys.caller(made["api_key"])
-    with pytest.raises(KeyRefused):
-        while time.monotonic() < revoked_at + 10:
-            elsewhere.caller(made["api_key"])
-            time.sleep(0.05)
+    eventually(lambda: not is_taken(elsewhere, made["api_key"]))
     assert time.monotonic() - revoked_at < 5
     cli.data("key", "revoke", made["prefix"])
     assert [action for action, _ in trail(platform)] == ["key.create", "key.revoke"]
@@ -95,9 +100,7 @@ def test_an_expired_key_is_refused_even_while_it_is_cached(platform, salon, cli)
         session.execute(text("UPDATE api_keys SET expires_at = now() + interval '300 milliseconds'"))
     platform.api_keys.forget()
     assert platform.api_keys.caller(made["api_key"])
-    time.sleep(0.4)
-    with pytest.raises(KeyRefused):
-        platform.api_keys.caller(made["api_key"])
+    eventually(lambda: not is_taken(platform.api_keys, made["api_key"]), seconds=2)
 
 
 def test_rotation_makes_a_key_that_may_do_the_same_and_ends_the_old_one_after_the_overlap(cli, platform, salon):

@@ -1,0 +1,303 @@
+"""The shapes of what programs ask and get. Nothing is done with them here.
+
+What comes in is refused if it has anything unknown in it; what goes out is exactly what is named here,
+whatever more a service tells.
+"""
+
+from __future__ import annotations
+
+from datetime import date as Day
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
+
+from app.services.api_reads import LONGEST_PAGE
+from app.services.availability import MOST_DAYS
+from app.services.readable import plain
+from app.services.tool_arguments import LONGEST_TEXT
+
+DeliveryStatus = Literal["received", "processing", "retrying", "processed", "skipped", "dead"]
+MessageStatus = Literal[
+    "received",
+    "planned",
+    "sending",
+    "unknown",
+    "sent",
+    "delivered",
+    "read",
+    "undelivered",
+    "failed",
+    "canceled",
+    "refused",
+]
+AppointmentStatus = Literal["pending", "booked", "cancelled", "failed"]
+Channel = Literal["sms", "whatsapp"]
+Direction = Literal["inbound", "outbound"]
+Moment = Annotated[
+    datetime, PlainSerializer(plain, return_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+
+
+class Asking(BaseModel):
+    """What comes in; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_nul(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\x00" in value:
+            raise ValueError("must not contain NUL, which the database cannot keep")
+        return value
+
+
+class Telling(BaseModel):
+    """What goes out."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+# --- what is asked ----------------------------------------------------------------------------
+
+
+class PageQuery(Asking):
+    """Which stretch of a list, the newest first."""
+
+    limit: int = Field(50, ge=1, le=LONGEST_PAGE, description="at most so many")
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before")
+    since: AwareDatetime | None = Field(None, description="from this time on, with its offset")
+    until: AwareDatetime | None = Field(None, description="before this time, with its offset")
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries; since and until speak of ``received_at``."""
+
+    status: DeliveryStatus | None = None
+    provider: str | None = Field(None, max_length=50, description="vapi, twilio, google-calendar, or voicedesk's own")
+    type: str | None = Field(None, max_length=100, description="the event's type, such as end-of-call-report")
+
+
+class CallsQuery(PageQuery):
+    """Which calls; since and until speak of ``created_at``."""
+
+    status: str | None = Field(None, max_length=50)
+    call_id: str | None = Field(None, max_length=200, description="Vapi's id of the call")
+
+
+class MessagesQuery(PageQuery):
+    """Which texts; since and until speak of ``created_at``."""
+
+    status: MessageStatus | None = None
+    direction: Direction | None = None
+    channel: Channel | None = None
+
+
+class AppointmentsQuery(PageQuery):
+    """Which appointments; since and until speak of ``starts_at``."""
+
+    status: AppointmentStatus | None = None
+
+
+class AvailabilityQuery(Asking):
+    """Which days, in the organization's own time zone."""
+
+    date: Day | None = Field(
+        None, ge=Day(2000, 1, 1), le=Day(2199, 12, 31), description="the first day; today if left out"
+    )
+    days: int = Field(1, ge=1, le=MOST_DAYS)
+
+
+class NewMessage(Asking):
+    """A text to be sent."""
+
+    to: str = Field(min_length=3, max_length=40, description="the recipient's number, such as +4915112345678")
+    body: str = Field(min_length=1, max_length=LONGEST_TEXT)
+    channel: Channel = "sms"
+
+
+class IdempotencyHeaders(BaseModel):
+    """The same key is the same text, however often it is asked for."""
+
+    idempotency_key: str = Field(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")
+
+
+# --- what is answered -------------------------------------------------------------------------
+
+
+class Delivery(Telling):
+    """An event that came in, or work the house gave itself, and how it stands."""
+
+    id: int
+    provider: str
+    type: str
+    event_id: str
+    status: DeliveryStatus
+    attempts: int
+    received_at: Moment
+    next_attempt_at: Moment
+    finished_at: Moment | None
+    waiting_on: str | None = Field(description="the open circuit it waits for")
+    error_code: str | None
+    note: str | None
+    set_aside: bool = Field(description="it held up its lane for too long, and those behind it went on")
+
+
+class Attempt(Telling):
+    """One try at a delivery."""
+
+    number: int
+    started_at: Moment
+    ended_at: Moment | None
+    duration_ms: int | None
+    outcome: str | None
+    error_code: str | None
+    error: str | None
+
+
+class DeliveryInFull(Delivery):
+    """A delivery with every attempt, what it said and what was answered."""
+
+    lane: str
+    occurred_at: Moment | None
+    attempts_log: list[Attempt]
+    payload: dict[str, Any] | None
+    answer: dict[str, Any] | None
+    raw: str | None = Field(description="base64 of a body that could not be understood")
+
+
+class Replayed(Telling):
+    """A delivery that is back in the queue. Effects that are recorded are not repeated."""
+
+    id: int
+    status: DeliveryStatus
+    replayed: bool
+    recorded_effects: list[dict[str, Any]]
+
+
+class Call(Telling):
+    """A phone call or web call."""
+
+    id: UUID
+    call_id: str = Field(description="Vapi's id of it")
+    type: str | None
+    status: str
+    customer_number: str | None
+    dialled_number: str | None
+    started_at: Moment | None
+    ended_at: Moment | None
+    ended_reason: str | None
+    duration_seconds: float | None
+    cost: float | None = Field(description="US dollars")
+    summary: str | None
+    transcript: str | None
+    recording_url: str | None
+    structured_data: dict[str, Any] | None
+    success_evaluation: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class Message(Telling):
+    """A text, in or out."""
+
+    id: UUID
+    direction: Direction
+    channel: Channel
+    sender: str | None = Field(alias="from")
+    recipient: str | None = Field(alias="to")
+    body: str
+    media: list[Any]
+    status: MessageStatus
+    error_code: str | None
+    error: str | None
+    purpose: str | None
+    appointment_id: UUID | None
+    call_id: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class Appointment(Telling):
+    """An appointment with a customer."""
+
+    id: UUID
+    name: str
+    phone: str | None
+    starts_at: Moment
+    ends_at: Moment
+    status: AppointmentStatus
+    calendar_action: str | None = Field(description="what the calendar does not know yet")
+    channel: Channel
+    notes: str | None
+    call_id: str | None
+    external_conflict: bool
+    failure: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class Slot(Telling):
+    """A time that can be booked."""
+
+    starts_at: Moment
+    ends_at: Moment
+
+
+class Availability(Telling):
+    """Free times, the earliest first."""
+
+    timezone: str
+    slot_minutes: int
+    slots: list[Slot]
+
+
+class Fault(BaseModel):
+    """What is wrong with one field."""
+
+    place: Literal["query", "header", "body"] = Field(alias="in")
+    field: str
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """A failure (RFC 9457); ``code`` is for programs, ``detail`` for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[Fault] = Field(default_factory=list)
+
+
+class Page(Telling):
+    """A stretch of a list, the newest first."""
+
+    next_cursor: str | None = Field(description="for the next page; null at the end")
+
+
+class DeliveryPage(Page):
+    """Deliveries."""
+
+    data: list[Delivery]
+
+
+class CallPage(Page):
+    """Calls."""
+
+    data: list[Call]
+
+
+class MessagePage(Page):
+    """Texts."""
+
+    data: list[Message]
+
+
+class AppointmentPage(Page):
+    """Appointments."""
+
+    data: list[Appointment]
