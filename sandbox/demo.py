@@ -170,6 +170,7 @@ def _where_to_look(installation: Installation) -> str:
         f"""
         where to look
           health      {installation.base_url}/health/ready
+          metrics     {installation.base_url}/metrics
           logs        {folder}/*.log
           by hand     set -a; . {folder}/env; set +a
                       .venv/bin/flask --app wsgi deliveries list

@@ -82,6 +82,7 @@ class Installation:
             "TWILIO_API_BASE_URL": f"{world}/twilio",
             "GOOGLE_CALENDAR_API_BASE_URL": f"{world}/google/calendar/v3/",
             "SLACK_API_BASE_URL": f"{world}/slack/api/",
+            "METRICS_DIR": str(self.folder / "metrics"),
             "NO_PROXY": LOOPBACK,
             "no_proxy": LOOPBACK,
         }
