@@ -274,6 +274,17 @@ def end_impossible_leases(session: Session, *, lease_seconds: float) -> None:
     )
 
 
+def oldest_within_quota(session: Session) -> float:
+    """For how many seconds the longest-waiting lane has been due, of organizations that are not over their quota."""
+    waited: float | None = session.execute(
+        text(
+            "SELECT extract(epoch FROM now() - min(due_at))::float8 FROM lanes WHERE due_at <= now()"
+            " AND org_id NOT IN (SELECT org_id FROM quota_overruns WHERE until > now())"
+        )
+    ).scalar()
+    return waited or 0.0
+
+
 def next_due(session: Session) -> tuple[bool, float]:
     """Whether any lane is due now, and for how many seconds the longest-waiting one has been."""
     waited = session.execute(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from app.integrations.breaker import circuits
 from app.models.calendars import list_lapsing
 from app.models.deliveries import Trouble, list_dead, list_refused_credentials, list_set_aside
-from app.models.lanes import next_due
+from app.models.lanes import oldest_within_quota
 from app.models.messages import count_unknown
 from app.services import canary, ledger, webhook_quotas
 
@@ -99,7 +99,7 @@ def _errors(platform: Platform) -> Iterable[Cause]:
 
 def _oldest_waiting(platform: Platform) -> Iterable[Cause]:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_TIMEOUT_MS) as session:
-        _, waited = next_due(session)
+        waited = oldest_within_quota(session)
     limit = platform.settings.oldest_waiting_limit_seconds
     if waited > limit:
         yield Cause("oldest_waiting", facts={"waiting_seconds": round(waited), "limit_seconds": limit})

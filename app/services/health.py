@@ -1,7 +1,8 @@
 """How each part is: the process, the database, Redis, the queue, Vapi.
 
 Owns what counts as healthy. Every report has ``status`` (healthy, degraded, unhealthy or
-not_configured) and ``timestamp``; none takes longer than a short, bounded look.
+not_configured) and ``timestamp``; none takes longer than a short, bounded look, and what is asked many times
+a second is looked at once (``lately.py``). No report names an organization or holds a secret: anybody may ask.
 """
 
 from __future__ import annotations
@@ -11,15 +12,22 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from app.errors import DatabaseUnavailable, VoicedeskError
 from app.integrations.breaker import circuits
 from app.integrations.vapi import VapiClient
-from app.models.lanes import next_due
+from app.models import ledger
+from app.models.lanes import oldest_within_quota
+from app.services import canary
+from app.services.alerts import open_alerts
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
-TOO_OLD_SECONDS = 60.0
+FRESH_SECONDS = 1.0
+BOOKS_SECONDS = 5.0  # adding them up is the dearest look
+LOOK_MS = 2000
 PROBE_SECONDS = 30.0
 FIRST_PROBE_WAIT_SECONDS = 1.0
 
@@ -30,7 +38,11 @@ def life() -> dict[str, Any]:
 
 
 def database(platform: Platform) -> dict[str, Any]:
-    """Whether the database answers, and how fast."""
+    """Whether the database answers, and how fast; a second old at most."""
+    return platform.lately.ask("database", FRESH_SECONDS, lambda: _database(platform))
+
+
+def _database(platform: Platform) -> dict[str, Any]:
     began = time.monotonic()
     try:
         platform.database.ping()
@@ -47,19 +59,65 @@ def redis(platform: Platform) -> dict[str, Any]:
 
 
 def queue(platform: Platform) -> dict[str, Any]:
-    """Whether work moves: nothing that is due has been due for long."""
+    """Whether work moves; a second old at most (the books five).
+
+    ``unhealthy`` when it does not: an event has been due beyond OLDEST_WAITING_LIMIT_SECONDS (those of who is over
+    the quota do not count: they are meant to wait), canaries do not come through, or nobody can look.
+    ``degraded`` when it moves and a person should look all the same: workers do nothing and web processes
+    deliver in their place, or the books do not balance. Broken books are no 503: work that moves is not helped by
+    whatever a balancer or an orchestrator does to a process that answers 503; an alert tells of them.
+    """
+    return platform.lately.ask("queue", FRESH_SECONDS, lambda: _queue(platform))
+
+
+def _queue(platform: Platform) -> dict[str, Any]:
     try:
-        with platform.database.transaction(system=True, statement_timeout_ms=2000) as session:
-            _, waited = next_due(session)
+        oldest = _oldest_waiting(platform)
+        seen = canary.look(platform)
+        facts: dict[str, Any] = {
+            "oldest_waiting_seconds": oldest,
+            "canary": {"age_seconds": seen.age_seconds, "by": seen.by, "missed": seen.missed},
+            "workers_idle": seen.workers_idle,
+            "ledger": platform.lately.ask("ledger", BOOKS_SECONDS, lambda: _books(platform)),
+            "circuits": {state.name: state.state for state in circuits.states()},
+            "open_alerts": len(open_alerts(platform)),
+        }
     except DatabaseUnavailable as error:
         return _report("unhealthy", reason=str(error))
-    if waited > TOO_OLD_SECONDS:
-        return _report("unhealthy", reason="work is due and nobody takes it", oldest_waiting_seconds=round(waited, 1))
-    return _report("healthy", oldest_waiting_seconds=round(waited, 1))
+    except DBAPIError:  # a look was too slow
+        return _report("unhealthy", reason="the queue could not be looked at in time")
+    if oldest > platform.settings.oldest_waiting_limit_seconds:
+        return _report("unhealthy", reason="work is due and nobody takes it", **facts)
+    if seen.missed:
+        return _report("unhealthy", reason="canaries are planted and none comes through", **facts)
+    reasons = ["workers do nothing; web processes deliver in their place"] if seen.workers_idle else []
+    if not facts["ledger"].get("balanced", True):
+        reasons.append("the books do not balance")
+    return _report("degraded", reasons=reasons, **facts) if reasons else _report("healthy", **facts)
+
+
+def _oldest_waiting(platform: Platform) -> float:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
+        return round(oldest_within_quota(session), 1)
+
+
+def _books(platform: Platform) -> dict[str, Any]:
+    """Both sides of the books; empty when they are so large that adding them up takes too long."""
+    try:
+        with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
+            found = ledger.balance(session)
+    except DBAPIError:
+        return {}
+    sides = ("accepted", "processed", "dead", "skipped", "erased", "waiting")
+    return {**{side: getattr(found, side) for side in sides}, "balanced": found.difference == 0}
 
 
 def readiness(platform: Platform) -> dict[str, Any]:
-    """Whether this process can take a webhook. Redis, workers and providers only degrade it."""
+    """Whether this process can take a webhook; a second old at most. Redis, workers and providers only degrade it."""
+    return platform.lately.ask("readiness", FRESH_SECONDS, lambda: _readiness(platform))
+
+
+def _readiness(platform: Platform) -> dict[str, Any]:
     base = database(platform)
     if base["status"] != "healthy":
         return base
@@ -68,10 +126,17 @@ def readiness(platform: Platform) -> dict[str, Any]:
         reasons.append("Redis is not configured; web processes deliver by themselves")
     elif not platform.redis_answers():
         reasons.append("Redis does not answer; web processes deliver by themselves")
-    if queue(platform)["status"] != "healthy":
+    if not _moves(platform):
         reasons.append("work is due and nobody takes it")
     reasons += [f"circuit {state.name} is {state.state}" for state in circuits.states() if state.state != "closed"]
     return _report("degraded", reasons=reasons) if reasons else _report("healthy")
+
+
+def _moves(platform: Platform) -> bool:
+    try:
+        return _oldest_waiting(platform) <= platform.settings.oldest_waiting_limit_seconds
+    except (DatabaseUnavailable, DBAPIError):
+        return False
 
 
 def vapi(platform: Platform) -> dict[str, Any]:

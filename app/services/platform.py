@@ -31,6 +31,7 @@ from app.services.delivery import Handler
 from app.services.directory import Directory
 from app.services.error_counts import ErrorCounts
 from app.services.handlers import find_handler
+from app.services.lately import Lately
 from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
@@ -66,6 +67,7 @@ class Platform:
         )
         self.bell = Bell(self.redis)
         self.caretaker = Caretaker(self)
+        self.lately = Lately()
         self.measurements = Measurements(self)
         self.watcher = Watcher(self)
         self.nightly = Nightly(self)

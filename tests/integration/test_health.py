@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
 from app import create_app
 from app.errors import ConfigurationError
-from app.services import health
+from app.integrations.breaker import circuits
+from app.models.inbox import NewDelivery, insert_webhooks
+from app.services import canary, health
+from app.services.drain import Drain
 from app.services.installation import make_roles
+from app.services.lately import Lately
 from app.services.platform import Platform
+from tests.circuits import Provider
 from tests.conftest import make_settings
+from tests.eventually import eventually
 
 
 def ask(app, path):
@@ -95,3 +104,148 @@ def test_tables_that_are_missing_are_named_with_what_to_do(empty_database_urls, 
     with pytest.raises(ConfigurationError, match="db upgrade"):
         health.queue(platform)
     platform.close()
+
+
+def change(platform: Platform, statement: str, **values) -> None:
+    with platform.database.transaction(system=True) as session:
+        session.execute(text(statement), values)
+
+
+def put(platform: Platform, org_id, key: str) -> None:
+    event = NewDelivery(
+        org_id=org_id,
+        integration_id=uuid4(),
+        provider="test",
+        type="unknown",
+        event_key=key,
+        lane_key=key,
+        payload={"said": "a secret of a caller"},
+    )
+    with platform.database.intake() as session:
+        insert_webhooks(session, [event])
+
+
+def look_at_queue(app):
+    """The queue as it is now, whatever was looked at a moment ago."""
+    app.extensions["platform"].lately = Lately()
+    return ask(app, "/health/queue")
+
+
+def test_the_queue_tells_how_work_moves_and_names_nobody(app, platform, people):
+    put(platform, people.salon.id, "a")
+    canary.tend(platform)
+    Drain(platform, threads=2).run()
+    put(platform, people.dental.id, "b")
+    status, report = look_at_queue(app)
+    assert (status, report["status"]) == (200, "healthy")
+    books = {"accepted": 3, "processed": 1, "dead": 0, "skipped": 1, "erased": 0, "waiting": 1, "balanced": True}
+    assert report["ledger"] == books
+    assert report["canary"]["by"] == "web"
+    assert report["canary"]["age_seconds"] < 30
+    assert report["canary"]["missed"] is False
+    assert report["oldest_waiting_seconds"] < 30
+    assert report["open_alerts"] == 0
+    assert report["circuits"]["twilio_sms"] == "closed"
+    for secret in (str(people.salon.id), str(people.dental.id), people.salon.name, "secret", str(canary.CANARY_ORG_ID)):
+        assert secret not in str(report)
+
+
+def test_an_open_circuit_is_told_and_is_no_reason_for_503(app, platform):
+    Provider(circuits, "twilio_sms").fail(platform.settings.circuit_failures)
+    status, report = look_at_queue(app)
+    assert (status, report["circuits"]["twilio_sms"]) == (200, "open")
+
+
+def test_work_that_nobody_takes_is_503_and_does_not_take_the_process_from_its_balancer(app, platform, people):
+    put(platform, people.salon.id, "a")
+    change(platform, "UPDATE lanes SET due_at = now() - interval '59 seconds'")
+    assert look_at_queue(app)[0] == 200
+    change(platform, "UPDATE lanes SET due_at = now() - interval '61 seconds'")
+    status, report = look_at_queue(app)
+    assert (status, report["reason"]) == (503, "work is due and nobody takes it")
+    assert report["oldest_waiting_seconds"] >= 61
+    status, report = ask(app, "/health/ready")
+    assert (status, report["status"]) == (200, "degraded")
+    assert "work is due and nobody takes it" in report["reasons"]
+    Drain(platform, threads=1).run()
+    assert look_at_queue(app)[0] == 200
+
+
+def test_who_is_over_the_quota_is_meant_to_wait(app, platform, people):
+    put(platform, people.salon.id, "a")
+    change(platform, "UPDATE lanes SET due_at = now() - interval '10 minutes'")
+    over = "INSERT INTO quota_overruns VALUES (:id, 2, 1, now() + interval '1 minute')"
+    change(platform, over, id=people.salon.id)
+    assert look_at_queue(app)[0] == 200
+    change(platform, "UPDATE quota_overruns SET until = now()")
+    assert look_at_queue(app)[0] == 503
+
+
+def test_a_missed_canary_is_503(app, platform):
+    canary.tend(platform)
+    change(platform, "UPDATE webhook_delivery_log SET received_at = now() - interval '3 minutes'")
+    status, report = look_at_queue(app)
+    assert (status, report["canary"]["missed"]) == (503, True)
+
+
+def test_idle_workers_degrade_the_queue_as_long_as_web_processes_deliver(build, valkey):
+    app = build(redis_url=valkey.url)
+    platform = app.extensions["platform"]
+    for _ in range(2):
+        assert canary.tend(platform)
+        Drain(platform, threads=1).run()
+    status, report = look_at_queue(app)
+    assert (status, report["status"], report["workers_idle"]) == (200, "degraded", True)
+
+
+def test_broken_books_are_told_and_are_no_reason_for_503(app, platform, people):
+    put(platform, people.salon.id, "a")
+    change(platform, "DELETE FROM webhook_delivery_log")
+    status, report = look_at_queue(app)
+    assert (status, report["status"], report["ledger"]["balanced"]) == (200, "degraded", False)
+    assert report["reasons"] == ["the books do not balance"]
+
+
+def test_what_many_ask_at_once_is_looked_at_once(platform):
+    looks = []
+
+    def look() -> int:
+        looks.append(1)
+        time.sleep(0.1)
+        return len(looks)
+
+    lately = Lately()
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(lately.ask("it", 60, look))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert answers == [1] * 20
+    assert looks == [1]
+
+
+def test_while_one_looks_again_the_others_get_the_last_answer(platform):
+    lately = Lately()
+    assert lately.ask("it", 60, lambda: "old") == "old"
+    looking, answered = threading.Event(), threading.Event()
+
+    def look_slowly() -> str:
+        looking.set()
+        answered.wait(10)
+        return "new"
+
+    thread = threading.Thread(target=lambda: lately.ask("it", 0, look_slowly))
+    thread.start()
+    assert looking.wait(10)
+    assert lately.ask("it", 0, lambda: "not asked") == "old"
+    answered.set()
+    thread.join(timeout=10)
+    eventually(lambda: lately.ask("it", 60, lambda: "not asked") == "new")
+
+
+def test_a_look_that_raises_is_not_kept(platform):
+    lately = Lately()
+    with pytest.raises(ZeroDivisionError):
+        lately.ask("it", 60, lambda: 1 // 0)
+    assert lately.ask("it", 60, lambda: 7) == 7
