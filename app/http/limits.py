@@ -7,7 +7,6 @@ counts for its organization, any other for its address. Where is counted, and wh
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from typing import cast
@@ -17,8 +16,10 @@ from flask_limiter import Limit, Limiter, RateLimitExceeded, RequestLimit
 from limits.storage import MovingWindowSupport, Storage
 
 from app.config import Settings
+from app.http.addresses import client_network
 from app.http.api import auth
 from app.http.problems import problem
+from app.observability import metrics
 from app.services.platform import Platform
 from app.services.quotas import Quotas
 
@@ -28,7 +29,6 @@ EXEMPT = {
     "metrics": "asked by one collector, and needed most when much is asked",
 }
 MINUTES_PER_ADDRESS = 15
-V6_NETWORK_BITS = 64  # what one customer of a provider has; a single address costs him nothing
 ORGANIZATION, ADDRESS = "organization", "address"
 
 
@@ -82,7 +82,7 @@ class HouseStorage(Storage, MovingWindowSupport):
 def init_app(app: Flask, settings: Settings, platform: Platform) -> Limiter:
     """Give every route its limits, except those of blueprints that are exempt; call it after they are registered."""
     limiter = Limiter(
-        address_key,
+        client_network,
         default_limits=_limits(settings),  # type: ignore[arg-type]
         strategy="moving-window",
         storage_uri="voicedesk://",
@@ -117,20 +117,6 @@ def init_app(app: Flask, settings: Settings, platform: Platform) -> Limiter:
     return limiter
 
 
-def address_key() -> str:
-    """Who asks without a key: an IPv4 address, or the /64 network of an IPv6 one."""
-    said = request.remote_addr or ""
-    try:
-        address = ipaddress.ip_address(said.split("%")[0])
-    except ValueError:
-        return "unreadable"  # all of them together: nonsense must not be a way around
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ipaddress.ip_network((address, V6_NETWORK_BITS), strict=False))
-        address = address.ipv4_mapped
-    return str(address)
-
-
 def _limits(settings: Settings) -> list[Limit]:
     def of_organization() -> str:
         caller = auth.find_caller()
@@ -157,7 +143,7 @@ def _limits(settings: Settings) -> list[Limit]:
         ),
         Limit(
             f"{settings.api_quota_per_address} per {MINUTES_PER_ADDRESS} minutes",
-            key_function=address_key,
+            key_function=client_network,
             scope=ADDRESS,
             shared=True,
             exempt_when=is_not_for_address,
@@ -187,7 +173,9 @@ def _seconds_until(limit: RequestLimit) -> int:
 def _too_many(limiter: Limiter) -> Response:
     limit = _tightest(limiter)
     assert limit is not None
-    whose = "this organization" if limit.request_args[-1] == ORGANIZATION else "this address"
+    of_organization = limit.request_args[-1] == ORGANIZATION
+    metrics.quota_refused("organization" if of_organization else "address")
+    whose = "this organization" if of_organization else "this address"
     seconds = _seconds_until(limit)
     response = problem(429, "quota_exceeded", f"{limit.limit} is allowed for {whose}. Come back in {seconds} seconds.")
     response.headers["Retry-After"] = str(seconds)

@@ -130,6 +130,17 @@ def test_a_circuit_that_opens_is_seen_and_its_calls_are_counted(app, platform):
         assert total(after, name, **labels) - total(before, name, **labels) == count
 
 
+def test_a_request_refused_for_a_quota_is_counted_by_whose_quota_it_was(build):
+    app = build(api_quota_per_address=2)
+    before = scrape(app)
+    answers = [app.test_client().get("/api/v1/deliveries").status_code for _ in range(3)]
+    assert answers == [401, 401, 429]
+    after = scrape(app)
+    name = "voicedesk_quota_refusals_total"
+    assert total(after, name, quota="address") - total(before, name, quota="address") == 1
+    assert total(after, name, quota="organization") == total(before, name, quota="organization")
+
+
 def test_with_the_database_away_it_still_answers_and_says_so(build):
     began = time.monotonic()
     now = scrape(build(database_url="postgresql://nobody:x@127.0.0.1:1/none"))
