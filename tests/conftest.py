@@ -25,6 +25,7 @@ from app.services.platform import Platform
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
 from sandbox.standins import RemoteWorld, StandIns
 from sandbox.valkey import EmbeddedValkey
+from tests.leaks import LeakWatch, plant
 from tests.people import People
 
 TEMPLATE = "voicedesk_template"
@@ -38,6 +39,13 @@ class Urls:
     owner: str
     app: str
     name: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch everything that is logged or reported from here on."""
+    watch = LeakWatch()
+    watch.begin()
+    config.pluginmanager.register(watch, "leaks")
 
 
 def pytest_report_header() -> str:
@@ -165,13 +173,15 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
         if world
         else {}
     )
+    key = Fernet.generate_key().decode()
+    plant(key)
     return load_settings(
         **{
             "environment": "test",
             "database_url": urls.app,
             "migration_database_url": urls.owner,
             "redis_url": None,
-            "credentials_keys": [Fernet.generate_key().decode()],
+            "credentials_keys": [key],
             "public_base_url": "https://voicedesk.test",
             "retry_base_seconds": 0.2,
             "unknown_lookup_seconds": 0.5,

@@ -17,6 +17,7 @@ from app.models import Integration, Organization
 from app.services.credentials import parse_credentials
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
+from tests.leaks import plant, plant_words
 
 ALWAYS_OPEN = {day: [["00:00", "23:59"]] for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun")}
 
@@ -40,6 +41,7 @@ class Business:
 
     def vapi(self, client: FlaskClient, message: dict[str, Any], *, secret: str | None = None) -> TestResponse:
         """Post a server message as Vapi does."""
+        plant_words(message)
         return client.post(
             f"/webhooks/vapi/{self.vapi_token}",
             data=json.dumps({"message": message}),
@@ -60,6 +62,7 @@ class Business:
 
     def twilio(self, client: FlaskClient, params: dict[str, str], *, path: str = "", query: str = "") -> TestResponse:
         """Post a form as Twilio does, signed by Twilio's own library."""
+        plant_words(params)
         target = f"/webhooks/twilio/{self.twilio_token}{path}{query}"
         signature = RequestValidator(self.auth_token).compute_signature(
             self.platform.settings.public_base_url + target, params
@@ -104,6 +107,7 @@ def open_business(
     vapi_secret, channel_token = secrets.token_hex(12), secrets.token_hex(12)
     calendar_id = f"{secrets.token_hex(8)}@group.calendar.google.com"
     client_id, client_secret, refresh_token = (secrets.token_hex(8) for _ in range(3))
+    plant(auth_token, vapi_secret, channel_token, client_secret, refresh_token)
     world.twilio_account(account_sid, auth_token, numbers=[number, f"whatsapp:{number}"])
     world.calendar(calendar_id)
     world.google_client(client_id, client_secret, refresh_token)
@@ -135,6 +139,7 @@ def open_business(
             del given["google-calendar"]
         for provider, values in given.items():
             tokens[provider] = secrets.token_urlsafe(12)
+            plant(tokens[provider])
             sealed = platform.vault.seal(parse_credentials(provider, values))
             session.add(Integration(org_id=org.id, provider=provider, token=tokens[provider], credentials=sealed))
         org_id = org.id

@@ -50,6 +50,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.add_log_level,
         redact_line,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _in_order,
     ]
     structlog.configure(
         processors=[*shared, renderer],
@@ -124,6 +125,12 @@ def redact_line(_logger: Any, _method: str, fields: MutableMapping[str, Any]) ->
         if name not in _AS_IT_IS and not name.startswith("_") and not isinstance(value, int | float):
             fields[name] = redact_field(name, value)
     return fields
+
+
+def _in_order(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor: when, how loud and what come first."""
+    first = {name: fields.pop(name) for name in ("timestamp", "level", "event") if name in fields}
+    return {**first, **fields}
 
 
 def write_line(line: str) -> None:

@@ -58,6 +58,7 @@ READABLE = [
     "req-0123456789abcdef",
     "worker:a-host:12345",
     "delivery.py:130",
+    "Worker 0123456789abcdef0123456789abcdef: listening",
     "the token bucket of this account is empty",
     "1.5e+10",
 ]
