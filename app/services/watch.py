@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ROLE = "watcher"
 LOOKS_TO_BE_SURE = 3  # a second apart: one slow answer is no outage
 LOOK_AGAIN_SECONDS = 1.1  # Redis and the database are left alone for a second after a failure
+SETTLING_SECONDS = 15.0  # after a start or an outage, until old work and an old canary say something
 ROLL_UP_SECONDS = 3600.0
 MOST_MESSAGES = 10  # a look; the rest waits for the next
 STATEMENT_TIMEOUT_MS = 3_000
@@ -73,6 +74,7 @@ class Watcher:
             self._lost = 0
         except DatabaseUnavailable:
             self._lost += 1
+            self._settled_at = time.monotonic() + SETTLING_SECONDS
             if self._lost >= LOOKS_TO_BE_SURE:
                 self._note_elsewhere([Cause("database_lost"), *local])
             return
@@ -90,6 +92,7 @@ class Watcher:
         self._notebook = Notebook(self._platform.redis, name=self._name)
         self._teller = Teller(self._platform, self._stopping.wait)
         self._lost = 0  # looks in a row that the database did not answer
+        self._settled_at = time.monotonic() + SETTLING_SECONDS
         self._once: set[str] = set()  # keys of the last look of which one is not enough
         self._told: set[tuple[str, bool]] = set()  # told, and not marked because the database went away
         self._elected = False
@@ -161,7 +164,7 @@ class Watcher:
             looked_for.add("circuit_open")
         unsure = {key for key, cause in found.items() if cause.kind in TWICE}
         sure = [cause for key, cause in found.items() if key not in unsure or key in self._once]
-        self._once = unsure
+        self._once = unsure if time.monotonic() >= self._settled_at else set()
         with self._platform.database.transaction(system=True, statement_timeout_ms=STATEMENT_TIMEOUT_MS) as session:
             self._note(session, sure)
             rows.end_gone(session, kinds=looked_for, present=[cause.key for cause in sure])

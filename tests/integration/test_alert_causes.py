@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from sqlalchemy import text
 
 from app.config import Settings
 from app.observability import errors
-from app.services import alert_texts, replay
+from app.services import alert_texts, replay, watch
 from app.services.alerts import open_alerts
 from app.services.messages import plan_text
 from app.services.platform import Platform
@@ -21,7 +22,8 @@ ADA = "+4915112345678"
 
 
 @pytest.fixture
-def settings(database_urls: Urls, world: RemoteWorld) -> Settings:
+def settings(database_urls: Urls, world: RemoteWorld, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(watch, "SETTLING_SECONDS", 0.0)
     return make_settings(
         database_urls,
         world,
@@ -155,6 +157,13 @@ def test_an_event_that_is_due_and_not_taken_is_an_alert_at_the_second_look(platf
     (found,) = look(platform, times=1).items()
     assert found[0] == "oldest_waiting"
     assert found[1]["waiting_seconds"] >= 120
+
+
+def test_right_after_a_start_old_work_is_no_alert(platform, people, monkeypatch):
+    monkeypatch.setattr(platform.watcher, "_settled_at", time.monotonic() + 60)
+    plan(platform, people.salon.id)
+    execute(platform, "UPDATE lanes SET due_at = now() - interval '2 minutes'")
+    assert look(platform, times=4) == {}
 
 
 def test_books_that_do_not_balance_are_an_alert_at_the_second_look(platform, people):

@@ -10,7 +10,7 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import house, keys, organizations, records, simulate
+from app.cli import alerts, house, keys, organizations, records, simulate
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +26,7 @@ GROUPS = [
     records.messages,
     records.appointments,
     simulate.simulate,
+    alerts.alerts,
 ]
 OWN = [house.tools, house.db_roles, house.new_key]
 
