@@ -11,13 +11,23 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import orjson
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from app.errors import MalformedEvent, UnsupportedContentType
+from app.errors import (
+    MalformedEvent,
+    RequestRefused,
+    SignatureInvalid,
+    SignatureMissing,
+    UnknownEndpoint,
+    UnsupportedContentType,
+)
+from app.http.addresses import client_network
+from app.http.problems import problem
 from app.integrations import google_calendar, twilio, vapi
 from app.integrations.events import InboundEvent, WebhookRequest
 from app.observability import context
+from app.observability.logging import get_logger
 from app.services import answers, intake
 from app.services.directory import Endpoint
 from app.services.platform import Platform
@@ -27,6 +37,8 @@ blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TWIML = "text/xml; charset=utf-8"
+
+log = get_logger(__name__)
 
 
 @blueprint.post("/vapi/<token>")
@@ -76,10 +88,27 @@ def receive_google_calendar(token: str) -> Response:
     return Response(status=204)
 
 
+@blueprint.errorhandler(UnknownEndpoint)
+@blueprint.errorhandler(SignatureMissing)
+@blueprint.errorhandler(SignatureInvalid)
+def _refuse(error: RequestRefused) -> Response:
+    """Too many from one address for one token make a refusal cheaper; they refuse nothing that is valid."""
+    platform: Platform = current_app.extensions["platform"]
+    token = (request.view_args or {})["token"]
+    times = platform.refusals.note(client_network(), token, is_unknown=isinstance(error, UnknownEndpoint))
+    if times:
+        took = context.request_ms()
+        log.warning("webhook.refused", code=error.code, status=error.status, times=times, duration_ms=took)
+    g.told = True
+    return problem(error.status, error.code, str(error))
+
+
 def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
     """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415 before anything is read."""
     platform: Platform = current_app.extensions["platform"]
     context.bind(provider=provider)
+    if platform.refusals.is_surely_unknown(client_network(), token):
+        raise UnknownEndpoint
     endpoint = platform.directory.endpoint(provider, token)
     context.bind(org_id=str(endpoint.org_id))
     most = platform.settings.max_webhook_bytes

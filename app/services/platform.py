@@ -35,6 +35,7 @@ from app.services.lately import Lately
 from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
+from app.services.refusals import Refusals
 from app.services.watch import Watcher
 
 LONGEST_WAIT_FOR_DATABASE = timedelta(seconds=2)
@@ -55,6 +56,7 @@ class Platform:
         self.directory = Directory(self.database, self.vault)
         self.api_keys = ApiKeys(self.database)
         self.quotas = Quotas(self.redis)
+        self.refusals = Refusals(settings.webhook_failures_per_minute)
         self.twilio = TwilioMessages(settings.twilio_api_base_url)
         self.google = GoogleCalendar(settings.google_calendar_api_base_url)
         self.vapi = (
