@@ -36,6 +36,12 @@ TYPES = frozenset(
         *("message.send", "message.check", "appointment.finish", "canary", "malformed"),
     }
 )
+HANDLED = {  # what can die here: the rest is skipped, whatever it says
+    "vapi": ("status-update", "end-of-call-report", "malformed"),
+    "twilio": ("message.inbound", "message.status", "malformed"),
+    "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
+    "voicedesk": ("message.send", "message.check", "appointment.finish", "canary"),
+}
 ENDINGS = ("processed", "skipped", "dead")
 OUTCOMES = frozenset({*ENDINGS, "retry", "waiting", "lost"})
 WHERE = frozenset({"web", "delivery", "job", "worker", "scheduler", "cli", "thread", "watch"})
@@ -188,6 +194,11 @@ def _time(metric: Histogram, *labels: str) -> Histogram:
 
 for _provider in PROVIDERS:  # what alerts ask about begins at zero: Prometheus sees no increase in a first value
     _count(_duplicate, _provider)
+for _provider, _types in HANDLED.items():
+    for _type in _types:
+        _count(_ended, _provider, _type, "dead")
+    for _code in ("internal", "database_unavailable"):
+        _count(_refused, _provider, _code)
 for _outcome in OUTCOMES:
     _count(_attempts, _outcome)
 for _where in WHERE:

@@ -36,6 +36,23 @@ if TYPE_CHECKING:
 KEPT_SECONDS = 5.0
 LOOK_MS = 2000
 STATES = {"closed": 0, "half_open": 1, "open": 2}
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {  # what it means, and its labels
+    "measured": ("Whether a part could be measured at this scrape", ("part",)),
+    "database_up": ("Whether the database answers", ()),
+    "redis_up": ("Whether Redis answers", ()),
+    "deliveries_waiting": ("Deliveries that are not finished", ("status",)),
+    "oldest_waiting_seconds": ("How long the oldest due delivery has been due", ()),
+    "ledger": ("Both sides of the books, over all organizations", ("side",)),
+    "ledger_difference": ("Accepted events that nobody can account for", ()),
+    "canary_age_seconds": ("Since the last canary came through", ()),
+    "canary_missed": ("Whether canaries are planted and none comes through", ()),
+    "workers_idle": ("Whether workers are there to work and do not", ()),
+    "circuit_state": ("0 closed, 1 half open, 2 open", ("circuit",)),
+    "open_alerts": ("What is wrong now, by kind", ("kind",)),
+    "webhook_quota_overruns": ("Organizations that are last in turn because they are over quota", ()),
+    "api_quota_near": ("Organizations at 90 % of their API quota or more", ()),
+    "quota_counts_alone": ("Whether the process that answers counts requests without the others", ()),
+}
 
 log = get_logger(__name__)
 
@@ -69,7 +86,7 @@ class Measurements:
             return self._taken
 
     def _take(self) -> list[Metric]:
-        measured = _gauge("measured", "Whether a part could be measured at this scrape", "part")
+        measured = _gauge("measured")
         taken: list[Metric] = [measured]
         for part, ask in PARTS.items():
             try:
@@ -90,49 +107,49 @@ def _servers(platform: Platform) -> Iterable[Metric]:
         database = 1.0
     except VoicedeskError:
         database = 0.0
-    yield _value("database_up", "Whether the database answers", database)
+    yield _value("database_up", database)
     if platform.redis.configured:
-        yield _value("redis_up", "Whether Redis answers", float(platform.redis_answers()))
+        yield _value("redis_up", float(platform.redis_answers()))
 
 
 def _queue(platform: Platform) -> Iterable[Metric]:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
         _, oldest = next_due(session)
         waiting = count_unfinished(session)
-    family = _gauge("deliveries_waiting", "Deliveries that are not finished", "status")
+    family = _gauge("deliveries_waiting")
     for status, count in waiting.items():
         family.add_metric([status], count)
     yield family
-    yield _value("oldest_waiting_seconds", "How long the oldest due delivery has been due", oldest)
+    yield _value("oldest_waiting_seconds", oldest)
 
 
 def _ledger(platform: Platform) -> Iterable[Metric]:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
         balance = ledger.balance(session)
-    family = _gauge("ledger", "Both sides of the books, over all organizations", "side")
+    family = _gauge("ledger")
     for side in ("accepted", "processed", "skipped", "dead", "erased", "waiting"):
         family.add_metric([side], getattr(balance, side))
     yield family
-    yield _value("ledger_difference", "Accepted events that nobody can account for", balance.difference)
+    yield _value("ledger_difference", balance.difference)
 
 
 def _canary(platform: Platform) -> Iterable[Metric]:
     found = canary.look(platform)
     if found.age_seconds is not None:
-        yield _value("canary_age_seconds", "Since the last canary came through", found.age_seconds)
-    yield _value("canary_missed", "Whether canaries are planted and none comes through", float(found.missed))
-    yield _value("workers_idle", "Whether workers are there to work and do not", float(found.workers_idle))
+        yield _value("canary_age_seconds", found.age_seconds)
+    yield _value("canary_missed", float(found.missed))
+    yield _value("workers_idle", float(found.workers_idle))
 
 
 def _circuits(_: Platform) -> Iterable[Metric]:
-    family = _gauge("circuit_state", "0 closed, 1 half open, 2 open", "circuit")
+    family = _gauge("circuit_state")
     for circuit in circuits.states():
         family.add_metric([circuit.name], STATES[circuit.state])
     yield family
 
 
 def _alerts(platform: Platform) -> Iterable[Metric]:
-    family = _gauge("open_alerts", "What is wrong now, by kind", "kind")
+    family = _gauge("open_alerts")
     count = Counter(alert.kind for alert in alerts.open_alerts(platform))
     for kind in WORDINGS:
         family.add_metric([kind], count[kind])
@@ -143,10 +160,10 @@ def _quotas(platform: Platform) -> Iterable[Metric]:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
         over = count_overruns(session)
     near = platform.quotas.near_limit()
-    yield _value("webhook_quota_overruns", "Organizations that are last in turn because they are over quota", over)
-    yield _value("api_quota_near", "Organizations at 90 % of their API quota or more", len(near))
+    yield _value("webhook_quota_overruns", over)
+    yield _value("api_quota_near", len(near))
     alone = float(platform.quotas.cannot_count())
-    yield _value("quota_counts_alone", "Whether the process that answers counts requests without the others", alone)
+    yield _value("quota_counts_alone", alone)
 
 
 PARTS: dict[str, Callable[[Platform], Iterable[Metric]]] = {
@@ -170,9 +187,10 @@ class _Everything:
         return self._found
 
 
-def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+def _gauge(name: str) -> GaugeMetricFamily:
+    meaning, labels = GAUGES[name]
     return GaugeMetricFamily(f"voicedesk_{name}", meaning, labels=labels)
 
 
-def _value(name: str, meaning: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"voicedesk_{name}", meaning, value=value)
+def _value(name: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"voicedesk_{name}", GAUGES[name][0], value=value)

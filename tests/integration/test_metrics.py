@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from flask import Flask
 from app import create_app
 from app.integrations.breaker import VAPI, circuits, protected
 from app.observability import metrics
-from app.services.measurements import PARTS
+from app.services import canary
+from app.services.drain import Drain
+from app.services.measurements import GAUGES, PARTS
 from tests.circuits import Provider
 from tests.conftest import make_settings
 from tests.prometheus import label_values, names, parse, total
@@ -152,10 +155,19 @@ def test_with_the_database_away_it_still_answers_and_says_so(build):
     assert "voicedesk_errors_total" in names(now)
 
 
-def test_with_everything_there_every_part_is_measured(build, valkey):
-    now = scrape(build(redis_url=valkey.url))
+def test_with_everything_there_every_part_is_measured_and_nothing_else_is_told_than_what_is_declared(build, valkey):
+    app = build(redis_url=valkey.url)
+    platform = app.extensions["platform"]
+    canary.tend(platform)
+    Drain(platform, threads=2).run()
+    now = scrape(app)
     assert {part for part in PARTS if not total(now, "voicedesk_measured", part=part)} == set()
     assert total(now, "voicedesk_redis_up") == 1
+    assert {name for name in names(now) if name.removeprefix("voicedesk_") in GAUGES} == {
+        f"voicedesk_{name}" for name in GAUGES
+    }
+    counted = {re.sub("_(bucket|count|sum)$", "", name) for name in names(now)} - {f"voicedesk_{n}" for n in GAUGES}
+    assert counted <= set(metrics.declared())
 
 
 def test_a_bug_in_one_part_leaves_the_others(app, monkeypatch):
