@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
 
 from redis import Redis, RedisError
-from rq import Queue
+from rq import Queue, Worker
 
 from app.observability.errors import report
 from app.observability.logging import get_logger
@@ -23,6 +26,12 @@ BELL_KEY = "voicedesk:bell"
 BELL_SECONDS = 5  # a bell whose worker died before answering it is silent for no longer
 JOB_TIMEOUT_SECONDS = 180
 RESULT_SECONDS = 60
+SCHEDULE_IDS = ("voicedesk-sweep", "voicedesk-cleanup")
+SCHEDULE_PREFIX = "voicedesk-"
+SCHEDULED_KEY = "rq:scheduler:scheduled_jobs"  # rq-scheduler's own
+PROBE_JOB = "workers.jobs.answer_probe"
+PROBE_KEY = "voicedesk:probe:{token}"
+PROBE_SECONDS = 30  # a probe that nobody took is gone by then
 ENOUGH_JOBS = 20  # that many wait and no worker takes them: one more would tell nobody anything
 
 log = get_logger(__name__)
@@ -112,3 +121,44 @@ def _enqueue_drain(redis: Redis) -> None:
     except RedisError:
         redis.delete(BELL_KEY)
         raise
+
+
+def send_probe(link: RedisLink) -> str:
+    """Put before all other jobs one that only says that a worker took it; returns its token. Raises RedisAway."""
+    token = uuid4().hex
+    link.use(
+        lambda redis: Queue(QUEUE_NAME, connection=redis).enqueue(
+            PROBE_JOB,
+            token,
+            at_front=True,
+            job_timeout=PROBE_SECONDS,
+            ttl=PROBE_SECONDS,
+            result_ttl=0,
+            failure_ttl=PROBE_SECONDS,
+            description="probe",
+        )
+    )
+    return token
+
+
+def answer_probe(link: RedisLink, token: str, process: str) -> None:
+    """The worker's side: ``process`` took it. Raises RedisAway."""
+    link.use(lambda redis: redis.set(PROBE_KEY.format(token=token), process, ex=PROBE_SECONDS))
+
+
+def take_probe(link: RedisLink, token: str) -> str | None:
+    """Which process took the probe; None while none has. Raises RedisAway."""
+    found = link.use(lambda redis: redis.get(PROBE_KEY.format(token=token)))
+    return found.decode() if isinstance(found, bytes) else None
+
+
+def count_workers(link: RedisLink) -> int:
+    """How many workers have registered and not been missed since. Raises RedisAway."""
+    return link.use(lambda redis: Worker.count(queue=Queue(QUEUE_NAME, connection=redis)))
+
+
+def read_schedule(link: RedisLink) -> dict[str, datetime]:
+    """The entries of our schedule that rq-scheduler holds, with their next run. Raises RedisAway."""
+    found: Any = link.use(lambda redis: redis.zrange(SCHEDULED_KEY, 0, -1, withscores=True))
+    entries = ((name.decode(), at) for name, at in found)
+    return {name: datetime.fromtimestamp(at, UTC) for name, at in entries if name.startswith(SCHEDULE_PREFIX)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from app import queue
 from app.errors import DatabaseUnavailable
 from app.observability.errors import count
 from app.observability.logging import get_logger
+from app.redis import RedisAway
 from workers.worker import runtime
 
 log = get_logger(__name__)
@@ -31,6 +33,15 @@ def sweep() -> None:
 def clean_up() -> bool:
     """Begin to delete what is finished and old, beside the deliveries; False if that runs already."""
     return runtime().platform.nightly.begin()
+
+
+def answer_probe(token: str) -> None:
+    """Say that a worker took this job, which is all that was asked."""
+    platform = runtime().platform
+    try:
+        queue.answer_probe(platform.redis, token, platform.process_name())
+    except RedisAway:
+        log.warning("probe.no_redis")  # whoever asked learns it from the silence
 
 
 def _database_away(job: str) -> None:

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from rq.job import Job
 from rq_scheduler import Scheduler
 
+from app.queue import SCHEDULE_IDS, SCHEDULE_PREFIX
 from app.services.nightly import next_night
 
 FOR_EVER = -1  # an entry's own record must outlive its run, or the entry goes with it and begins anew
-PREFIX = "voicedesk-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,10 @@ class Entry:
     timeout_seconds: int
 
 
+SWEEP, CLEANUP = SCHEDULE_IDS
 SCHEDULE = (
-    Entry("voicedesk-sweep", "workers.jobs.sweep", 5, 180),
-    Entry("voicedesk-cleanup", "workers.jobs.clean_up", None, 30),
+    Entry(SWEEP, "workers.jobs.sweep", 5, 180),
+    Entry(CLEANUP, "workers.jobs.clean_up", None, 30),
 )
 
 
@@ -45,7 +46,7 @@ def register(scheduler: Scheduler) -> None:
     wanted = {entry.id for entry in SCHEDULE}
     present = {job.id: job for job in scheduler.get_jobs()}
     for job_id, job in present.items():
-        if job_id.startswith(PREFIX) and job_id not in wanted:
+        if job_id.startswith(SCHEDULE_PREFIX) and job_id not in wanted:
             scheduler.cancel(job)
     for entry in SCHEDULE:
         known = present.get(entry.id)

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.cli import alerts, circuits, cleanup, credentials, house, keys, organizations, records, settings, simulate
+from app.cli import (
+    alerts,
+    circuits,
+    cleanup,
+    credentials,
+    house,
+    keys,
+    monitoring,
+    organizations,
+    readiness,
+    records,
+    settings,
+    simulate,
+)
 
 
 def register(app: Flask) -> None:
@@ -27,6 +40,8 @@ def register(app: Flask) -> None:
         cleanup.cleanup,
         credentials.credentials,
         settings.settings,
+        monitoring.monitoring,
+        readiness.readiness,
     ):
         app.cli.add_command(group)
     for command in (house.tools, house.db_roles, house.new_key, house.deliver_isolated):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, select, update
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -62,3 +62,20 @@ def replace_sealed(session: Session, integration_id: UUID, *, old: bytes, new: b
     row = update(Integration).where(Integration.id == integration_id, Integration.credentials == old)
     replaced = session.execute(row.values(credentials=new).returning(Integration.id)).first()
     return replaced is not None
+
+
+def count_integrations(session: Session) -> int:
+    """How many there are, disabled ones too."""
+    return session.scalar(select(func.count()).select_from(Integration)) or 0
+
+
+def list_sealed_with_provider(session: Session, *, limit: int) -> list[tuple[str, bytes]]:
+    """Provider and sealed credentials of integrations, the oldest first: those most likely sealed with an old key."""
+    statement = select(Integration.provider, Integration.credentials).order_by(Integration.created_at).limit(limit)
+    return [(row[0], row[1]) for row in session.execute(statement)]
+
+
+def list_enabled(session: Session, provider: str, *, limit: int) -> list[Integration]:
+    """The newest enabled integrations with this provider."""
+    statement = select(Integration).where(Integration.provider == provider, Integration.disabled_at.is_(None))
+    return list(session.scalars(statement.order_by(Integration.created_at.desc()).limit(limit)))
