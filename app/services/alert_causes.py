@@ -58,22 +58,19 @@ class Look:
     find: Callable[[Platform], Iterable[Cause]]
 
 
-class RedisPatience:
-    """Since when this process has had an answer of Redis without a break; kept by the looks at it."""
+class Steadiness:
+    """Since when something has not been lost, as far as this process knows."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def answers(self, platform: Platform) -> bool:
-        """Ask once, and remember."""
-        if not platform.redis_answers():
-            self._since = None
-            return False
-        self._since = time.monotonic() if self._since is None else self._since
-        return True
+    def saw(self, *, there: bool) -> bool:
+        """Remember what was found; returns it."""
+        self._since = (time.monotonic() if self._since is None else self._since) if there else None
+        return there
 
-    def steady(self, seconds: float) -> bool:
-        """Whether it has answered for so long."""
+    def lasts(self, seconds: float = 0.0) -> bool:
+        """Whether it has been there for so long."""
         return self._since is not None and time.monotonic() - self._since >= seconds
 
 
@@ -82,12 +79,6 @@ def open_circuits(_: Platform) -> Iterable[Cause]:
     for state in circuits.states():
         if state.state != "closed":
             yield Cause("circuit_open", state.name, {"circuit": state.name})
-
-
-def uncounted_quotas(platform: Platform) -> Iterable[Cause]:
-    """The limiter of this process cannot count where all processes do."""
-    if platform.quotas.cannot_count():
-        yield Cause("limiter_cannot_count")
 
 
 def _errors(platform: Platform) -> Iterable[Cause]:
@@ -189,7 +180,7 @@ def _usage(what: str, org_id: Any, used: int, quota: int) -> Iterable[Cause]:
         yield Cause(f"{what}_quota_reached", str(org_id), facts)
 
 
-def canary_look(redis: RedisPatience) -> Look:
+def canary_look(redis: Steadiness) -> Look:
     """Plant the canary when it is time, and see how the last ones fared."""
 
     def find(platform: Platform) -> Iterable[Cause]:
@@ -199,7 +190,7 @@ def canary_look(redis: RedisPatience) -> Look:
         if seen.missed:
             yield Cause("canary_missed", facts=age)
         # While Redis was away web processes did the work, as they should; a worker gets time to return.
-        if seen.workers_idle and redis.steady(2 * platform.settings.canary_seconds):
+        if seen.workers_idle and redis.lasts(2 * platform.settings.canary_seconds):
             yield Cause("workers_idle", facts={"last_done_by": seen.by or "nobody"})
 
     return Look(frozenset({"canary_missed", "workers_idle"}), find)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from app.models.operations import hold_singleton, release_singleton
 from app.observability.errors import report
 from app.observability.logging import get_logger
 from app.services import alert_causes, ledger
-from app.services.alert_causes import SHARED, TWICE, Cause, Look, RedisPatience
+from app.services.alert_causes import SHARED, TWICE, Cause, Look, Steadiness
 from app.services.alert_notebook import Note, Notebook
 from app.services.alert_texts import Telling
 from app.services.alerts import Teller, mark_told, read_untold
@@ -88,7 +88,7 @@ class Watcher:
 
     def _begin_anew(self) -> None:
         self._name = self._platform.process_name()
-        self._redis = RedisPatience()
+        self._redis = Steadiness()
         self._notebook = Notebook(self._platform.redis, name=self._name)
         self._teller = Teller(self._platform, self._stopping.wait)
         self._lost = 0  # looks in a row that the database did not answer
@@ -111,18 +111,20 @@ class Watcher:
     # --- what this process may have lost -------------------------------------------------------
 
     def _look_here(self) -> Iterable[Cause]:
-        if self._platform.redis.configured and not self._redis_answers():
-            yield Cause("redis_lost")
-        yield from alert_causes.uncounted_quotas(self._platform)
-        yield from alert_causes.open_circuits(self._platform)
+        platform = self._platform
+        if platform.redis.configured:
+            if not self._redis.saw(there=not self._surely(lambda: not platform.redis_answers())):
+                yield Cause("redis_lost")  # which says that the limiter cannot count either
+            elif self._surely(platform.quotas.cannot_count):
+                yield Cause("limiter_cannot_count")
+        yield from alert_causes.open_circuits(platform)
 
-    def _redis_answers(self) -> bool:
+    def _surely(self, wrong: Callable[[], bool]) -> bool:
+        """Whether it is wrong at every look in a row, a second apart."""
         for number in range(LOOKS_TO_BE_SURE):
-            if self._redis.answers(self._platform):
-                return True
-            if number + 1 < LOOKS_TO_BE_SURE and self._stopping.wait(LOOK_AGAIN_SECONDS):
-                return True  # stopping, and not sure
-        return False
+            if (number and self._stopping.wait(LOOK_AGAIN_SECONDS)) or not wrong():
+                return False
+        return True
 
     def _note_in_database(self, local: list[Cause]) -> bool:
         """Note what is wrong here, and what was noted while the database was away; whether this process is elected."""
@@ -159,7 +161,7 @@ class Watcher:
             if (causes := self._take(look)) is not None:
                 found |= {cause.key: cause for cause in causes}
                 looked_for |= look.kinds
-        if self._redis.steady(0):  # then all processes know of the same circuits
+        if self._redis.lasts():  # then all processes know of the same circuits
             found |= {cause.key: cause for cause in alert_causes.open_circuits(self._platform)}
             looked_for.add("circuit_open")
         unsure = {key for key, cause in found.items() if cause.kind in TWICE}

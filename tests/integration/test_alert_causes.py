@@ -17,6 +17,7 @@ from app.services.messages import plan_text
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
 from tests.conftest import Urls, make_settings
+from tests.eventually import eventually
 
 ADA = "+4915112345678"
 
@@ -207,8 +208,26 @@ def test_every_kind_has_its_section_in_the_guide_and_every_section_its_kind():
 
 
 def test_every_kind_that_can_be_looked_for_has_its_words():
-    from app.services.alert_causes import SHARED, RedisPatience, canary_look
+    from app.services.alert_causes import SHARED, Steadiness, canary_look
 
-    looked_for = {kind for look in (*SHARED, canary_look(RedisPatience())) for kind in look.kinds}
+    looked_for = {kind for look in (*SHARED, canary_look(Steadiness())) for kind in look.kinds}
     local = {"database_lost", "redis_lost", "limiter_cannot_count", "circuit_open"}
     assert looked_for | local == set(alert_texts.WORDINGS)
+
+
+def test_a_limiter_that_redis_refuses_is_an_alert_although_redis_answers(platform, own_valkey):
+    import redis
+
+    other = Platform(platform.settings.model_copy(update={"redis_url": own_valkey.url}))
+    try:
+        assert look(other, times=1) == {}
+        client = redis.Redis.from_url(own_valkey.url)
+        client.config_set("maxmemory", 1)
+        assert set(look(other, times=1)) == {"limiter_cannot_count"}
+        client.config_set("maxmemory", 0)
+        client.close()
+        with platform.database.transaction(system=True) as session:
+            session.execute(text("UPDATE alerts SET seen_at = now() - interval '1 minute'"))
+        eventually(lambda: look(other, times=1) == {}, seconds=15)
+    finally:
+        other.close()
