@@ -25,7 +25,7 @@ from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBre
 
 from app.errors import CircuitOpen, ProviderRefused, ProviderUnavailable
 from app.integrations.circuit_state import FAILURES_TO_OPEN, LocalKeeper, RedisKeeper, State
-from app.observability import context, metrics
+from app.observability import metrics
 from app.observability.logging import get_logger
 from app.redis import RedisAway
 

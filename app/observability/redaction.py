@@ -37,7 +37,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![\w-])[\w-]{43}="), "[secret]"),  # a Fernet key
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "[secret]"),  # a JWT
     (re.compile(r"\bya29\.[\w.-]+|\b1//[\w-]{20,}"), "[secret]"),  # Google's tokens
-    (re.compile(r"(?<!\w)(?<!Worker )[0-9a-f]{32}(?!\w)"), "[secret]"),  # as Twilio's auth token; a SID has a prefix
+    # As Twilio's auth token; a SID has letters before its digits, and RQ's workers have such names.
+    (re.compile(r"(?<!\w)(?<!orker )(?<!pubsub:)[0-9a-f]{32}(?!\w)"), "[secret]"),
     (re.compile(r"(?<![\w.%+-])[\w.%+-]+@(?:[\w-]+\.)+[a-z]{2,}", re.I), "[email]"),
     (re.compile(r"\bwhatsapp(:|%3A)\s*(?:\+|%2B)?\d{7,15}", re.I), r"whatsapp\1[number]"),
     (re.compile(r"(?<![\w.])(?:\+|%2B)[1-9](?:[ ().-]{0,2}\d){6,14}(?!\d)", re.I), "[number]"),
