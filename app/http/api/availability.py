@@ -7,7 +7,7 @@ from typing import Any
 
 from app.http.api import schemas
 from app.http.api.operations import Asked, operation
-from app.services import availability
+from app.services import free_times
 from app.services.api_keys import READ
 
 
@@ -21,4 +21,4 @@ from app.services.api_keys import READ
 )
 def show_availability(asked: Asked) -> Mapping[str, Any]:
     """Free times, of our own appointments and of the connected calendar"""
-    return availability.free_times(asked.platform, asked.caller.org_id, first=asked.query.date, days=asked.query.days)
+    return free_times.free_times(asked.platform, asked.caller.org_id, first=asked.query.date, days=asked.query.days)

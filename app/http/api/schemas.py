@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
 
 from app.services.api_reads import LONGEST_PAGE
-from app.services.availability import MOST_DAYS
+from app.services.free_times import MOST_DAYS
 from app.services.readable import plain
 from app.services.tool_arguments import LONGEST_TEXT
 
