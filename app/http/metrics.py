@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, current_app, g, request
 from app.http.problems import problem
 from app.observability import metrics
 from app.observability.counting import FolderBusy
+from app.observability.errors import report
 from app.services import measurements
 
 blueprint = Blueprint("metrics", __name__)
@@ -43,8 +44,9 @@ def show_metrics() -> Response:
         return response
     try:
         body, content_type = measurements.exposition(platform, request.headers.get("Accept", ""))
-    except FolderBusy:
-        return problem(503, "busy", "The counts are just being put in order. Ask again.")
+    except (FolderBusy, OSError) as error:
+        report(error, where="web", event="metrics.unreadable")
+        return problem(503, "unreadable", "The counts cannot be read just now. Ask again.")
     response = Response(body, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -155,6 +155,19 @@ def test_with_the_database_away_it_still_answers_and_says_so(build):
     assert "voicedesk_errors_total" in names(now)
 
 
+def test_with_a_database_that_hangs_it_answers_before_prometheus_gives_up(app, platform, postgres):
+    scrape(app)
+    postgres.freeze()
+    try:
+        began = time.monotonic()
+        now = scrape(app)
+        assert time.monotonic() - began < 9
+    finally:
+        postgres.thaw()
+    assert total(now, "voicedesk_database_up") == 0
+    assert total(now, "voicedesk_measured", part="circuits") == 1
+
+
 def test_with_everything_there_every_part_is_measured_and_nothing_else_is_told_than_what_is_declared(build, valkey):
     app = build(redis_url=valkey.url)
     platform = app.extensions["platform"]

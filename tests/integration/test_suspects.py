@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy.engine import make_url
 from app.config import environment_of
 from app.errors import DatabaseUnavailable
 from app.models.inbox import NewDelivery, insert_webhooks
+from app.observability.counting import Folder
 from app.services import delivery, handlers, isolation
 from app.services.delivery import LeaseLost, Work
 from app.services.drain import Drain
@@ -87,7 +89,8 @@ def test_what_kills_its_process_is_run_alone_and_buried_after_five_and_its_neigh
         + f"from pathlib import Path\nfrom app.services import isolation\nisolation.ROOT = Path({str(tmp_path)!r})\n"
         + DRAIN
     )
-    settings = platform.settings.model_copy(update={"lease_seconds": 1.0})
+    counts = str(tmp_path / "counts")
+    settings = platform.settings.model_copy(update={"lease_seconds": 1.0, "metrics_dir": counts})
     environment = environment_of(settings) | {"PYTHONPATH": str(ROOT), "PROBE_SECONDS": "0.3"}
 
     def drain() -> int:
@@ -116,6 +119,12 @@ def test_what_kills_its_process_is_run_alone_and_buried_after_five_and_its_neigh
     )
     assert tries["deadly", "lost"] == 5
     assert tries["behind", "processed"] == tries["beside", "processed"] == 1
+    counted: Counter[str] = Counter()
+    for metric in Folder(Path(counts)).read():
+        for sample in metric.samples:
+            if sample.name == "voicedesk_delivery_attempts_total":
+                counted[sample.labels["outcome"]] += int(sample.value)
+    assert +counted == Counter(outcome for _, outcome in tries.elements())
 
 
 def test_a_process_of_its_own_that_cannot_begin_is_not_started_again_and_again(platform, people, handle, monkeypatch):
