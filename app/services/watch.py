@@ -34,7 +34,7 @@ ROLE = "watcher"
 LOOKS_TO_BE_SURE = 3  # a second apart: one slow answer is no outage
 LOOK_AGAIN_SECONDS = 1.1  # Redis and the database are left alone for a second after a failure
 SETTLING_SECONDS = 15.0  # after a start or an outage, until old work and an old canary say something
-ROLL_UP_SECONDS = 3600.0
+ROLL_UP_SECONDS = 300.0  # a little and often: a busy hour at once would hold the looks up
 MOST_MESSAGES = 10  # a look; the rest waits for the next
 STATEMENT_TIMEOUT_MS = 3_000
 
@@ -191,7 +191,7 @@ class Watcher:
             ledger.roll_up(self._platform)
         except DatabaseUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001 - the books can wait an hour
+        except Exception as error:  # noqa: BLE001 - rolling up can wait
             report(error, where="thread", event="watcher.not_rolled_up")
 
     def _tell(self) -> None:
