@@ -224,6 +224,7 @@ def test_cancelling_by_text_without_an_appointment_is_answered_too(client, platf
     people.salon.text(client, "whatsapp:" + ADA, "CANCEL")
     settle(lambda: [row.purpose for row in texts(platform, people.salon)] == ["reply"])
     settle(lambda: [message["to"] for message in world.messages()] == ["whatsapp:" + ADA])
+    assert appointments(platform, people.salon) == []
 
 
 def test_a_closed_or_past_time_gets_a_sentence_with_free_times(client, people):

@@ -104,6 +104,7 @@ def test_news_of_an_unknown_text_takes_its_error_away(client, platform, people, 
         )
     report(client, people.salon, message_id, sid, "delivered")
     settle(lambda: rows(platform, people.salon, "status, error_code, error") == [("delivered", None, None)])
+    assert rows(platform, people.salon, "provider_sid") == [sid]
 
 
 def resend(platform, business, message_id):

@@ -64,9 +64,11 @@ def test_what_a_dead_service_had_started_is_ended_before_it_is_started_again(sup
     eventually(lambda: bool(service.log_path.read_text()))
     orphan = psutil.Process(int(service.log_path.read_text().split()[0]))
 
-    os.kill(service.pid, signal.SIGKILL)
+    dead = service.pid
+    os.kill(dead, signal.SIGKILL)
 
-    eventually(lambda: not is_alive(orphan))
+    eventually(lambda: recorded(tmp_path).get("service") not in (None, dead))
+    assert not is_alive(orphan)
 
 
 def test_one_that_dies_at_once_is_tried_less_and_less_often(tmp_path):

@@ -109,7 +109,8 @@ if not second:
     os._exit(0 if try_it() == "CircuitOpen" else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_child_forked_while_a_thread_holds_the_locks_is_not_stuck() -> None:
@@ -130,7 +131,8 @@ if not child:
     os._exit(0 if call() == "fine" else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
 
 
 # --- Redis goes and comes back ----------------------------------------------------------------

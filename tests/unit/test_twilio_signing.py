@@ -12,6 +12,7 @@ from app.errors import SignatureInvalid, SignatureMissing, UnsupportedContentTyp
 from app.integrations.events import WebhookRequest
 from app.integrations.twilio import TwilioCredentials, verify
 from tests.twilio_webhooks import ACCOUNT, CREDENTIALS, NOW, STATUS_URL, TEXT, TOKEN, URL, form_request, signed
+from tests.verdicts import holds
 
 
 def _check(request: WebhookRequest) -> None:
@@ -29,11 +30,12 @@ def _check(request: WebhookRequest) -> None:
     ],
 )
 def test_a_webhook_signed_by_twilios_own_library_for_the_exact_url_holds(url: str) -> None:
-    _check(signed(TEXT, url=url))
+    assert holds(lambda: _check(signed(TEXT, url=url)))
 
 
 def test_repeated_blank_and_padded_parameters_are_signed_as_they_were_sent() -> None:
-    _check(signed([*TEXT.items(), ("Tag", "b"), ("Tag", "a"), ("Tag", "b"), ("Blank", ""), ("Body2", "  x & é \n")]))
+    more = [("Tag", "b"), ("Tag", "a"), ("Tag", "b"), ("Blank", ""), ("Body2", "  x & é \n")]
+    assert holds(lambda: _check(signed([*TEXT.items(), *more])))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_repeated_blank_and_padded_parameters_are_signed_as_they_were_sent() -> 
     ],
 )
 def test_twilio_may_sign_with_or_without_a_port(url: str, signed_url: str) -> None:
-    _check(signed(TEXT, url=url, signed_url=signed_url))
+    assert holds(lambda: _check(signed(TEXT, url=url, signed_url=signed_url)))
 
 
 @pytest.mark.parametrize("name", sorted(TEXT))
@@ -109,7 +111,7 @@ def _json_request(body: bytes, hashed: bytes, *, with_hash: bool = True) -> Webh
 
 def test_a_json_body_holds_by_its_hash_in_the_signed_url() -> None:
     body = '{"text": "café"}'.encode()
-    _check(_json_request(body, body))
+    assert holds(lambda: _check(_json_request(body, body)))
 
 
 @pytest.mark.parametrize("body", [b'{"text": "b"}', b"", b"\xff"])
