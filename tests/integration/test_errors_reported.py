@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
 from app.cli.output import DataCommand
-from app.config import Settings
+from app.config import Settings, environment_of
 from app.errors import ProviderUnavailable
 from app.observability import context, errors
 from app.observability.errors import Tally, count, report
@@ -29,6 +31,7 @@ from app.redis import RedisLink
 from app.services import delivery as delivering
 from app.services.delivery import Work
 from app.services.error_counts import ErrorCounts
+from app.services.isolation import ROOT
 from app.services.platform import Platform
 from sandbox.valkey import EmbeddedValkey
 from tests.conftest import Urls, make_settings
@@ -278,6 +281,48 @@ def test_a_job_that_fails_is_counted_and_reported_once(
     assert event["tags"]["where"] == "job"
     assert event["extra"]["rq-job"]["func"].endswith("fail")
     assert_clean(post)
+
+
+def test_a_scheduler_outlives_a_bad_round_and_reports_it(
+    database_urls: Urls, own_valkey: EmbeddedValkey, tmp_path: Path
+) -> None:
+    script = tmp_path / "failing_scheduler.py"
+    script.write_text(
+        f"from workers import scheduler\ndef fail(_):\n    raise RuntimeError('{WORDS}')\n"
+        "scheduler.register = fail\nraise SystemExit(scheduler.main())\n"
+    )
+    environment = environment_of(make_settings(database_urls, redis_url=own_valkey.url)) | {"PYTHONPATH": str(ROOT)}
+    said = tmp_path / "scheduler.log"
+    with said.open("w") as log:
+        process = subprocess.Popen([sys.executable, script], env=environment, stdout=log, stderr=log)
+    try:
+        counts = ErrorCounts(RedisLink(own_valkey.url))
+        eventually(lambda: counts.totals()["5m"].get("scheduler:RuntimeError", 0) >= 2, seconds=30)
+        process.terminate()
+        assert process.wait(timeout=15) == 0
+    finally:
+        process.kill()
+        process.wait(timeout=5)
+    assert "scheduler.failed" in said.read_text()
+    assert WORDS not in said.read_text()
+
+
+def test_what_nobody_caught_is_told_without_its_text(database_urls: Urls, own_valkey: EmbeddedValkey) -> None:
+    script = (
+        "import threading\nfrom wsgi import app\n"
+        f"def fail():\n    raise RuntimeError('{WORDS}')\n"
+        "thread = threading.Thread(target=fail)\nthread.start()\nthread.join()\nfail()\n"
+    )
+    environment = environment_of(make_settings(database_urls, redis_url=own_valkey.url))
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    told = [json.loads(line) for line in done.stderr.strip().splitlines()]
+    assert [line["event"] for line in told] == ["thread.failed", "process.failed"]
+    assert WORDS not in done.stderr
+    totals = ErrorCounts(RedisLink(own_valkey.url)).totals()["5m"]  # told in the last moment of the process
+    assert totals == {"thread:RuntimeError": 1, "cli:RuntimeError": 1}
 
 
 # --- Sentry -----------------------------------------------------------------------------------
