@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from app.errors import (
     CredentialsRefused,
@@ -200,8 +200,11 @@ def _body() -> Any:
     if request.mimetype != JSON:
         raise UnsupportedContentType("a body of application/json is needed")
     request.max_content_length = LARGEST_BODY
+    said = request.get_data(cache=False)
+    if len(said) >= LARGEST_BODY:
+        raise RequestEntityTooLarge  # sent in chunks: werkzeug cuts it at the cap without a word
     try:
-        return orjson.loads(request.get_data(cache=False))
+        return orjson.loads(said)
     except orjson.JSONDecodeError:
         raise BadRequest("the body is not JSON") from None
 
