@@ -7,6 +7,8 @@ Nothing here begins or ends a transaction, and nothing here calls anybody outsid
 from app.models.alerts import Alert
 from app.models.appointments import Appointment
 from app.models.base import Base
+from app.models.busy_periods import BusyPeriod
+from app.models.calendar_syncs import CalendarSync
 from app.models.calendars import CalendarChannel
 from app.models.calls import Call
 from app.models.deliveries import Attempt, Delivery, Payload
@@ -26,7 +28,9 @@ __all__ = [
     "Appointment",
     "Attempt",
     "Base",
+    "BusyPeriod",
     "CalendarChannel",
+    "CalendarSync",
     "Call",
     "Delivery",
     "Integration",

@@ -6,15 +6,17 @@ row. ``calendar_action`` says what the calendar does not know yet; ``version`` c
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, SmallInteger, UniqueConstraint, func, or_, select, text
+from sqlalchemy import CheckConstraint, Index, SmallInteger, UniqueConstraint, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
+from app.models.busy_periods import BusyPeriod
 
 
 class AppointmentStatus(StrEnum):
@@ -57,6 +59,11 @@ class Appointment(Base):
         Index("ix_appointments_org_starts", "org_id", "starts_at"),
         Index("ix_appointments_phone", "org_id", "phone", "starts_at"),
         Index("ix_appointments_customer", "phone"),
+        Index(
+            "ix_appointments_conflicts",
+            "ends_at",
+            postgresql_where=text("external_conflict OR conflict_since IS NOT NULL"),
+        ),
     )
 
     id: Mapped[Id]
@@ -79,10 +86,14 @@ class Appointment(Base):
     creation_begun: Mapped[bool] = mapped_column(server_default=text("false"))
     google_event_id: Mapped[str | None]
     google_etag: Mapped[str | None]
+    google_updated_at: Mapped[datetime | None]
     # where the calendar still has it while a move is not done, to go back to when the new time proves taken
     previous_starts_at: Mapped[datetime | None]
     previous_ends_at: Mapped[datetime | None]
+    # dragged onto another booking in the calendar: both have the time, and this one excludes nobody
     external_conflict: Mapped[bool] = mapped_column(server_default=text("false"))
+    # since when somebody else's event lies on top of it; it holds its slot all the same
+    conflict_since: Mapped[datetime | None]
     failure: Mapped[str | None]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
@@ -166,3 +177,90 @@ def list_appointments(session: Session, *, org_id: UUID | None = None, limit: in
     """The latest made first, at most ``limit``."""
     statement = select(Appointment).order_by(Appointment.created_at.desc()).limit(limit)
     return list(session.scalars(statement.where(Appointment.org_id == org_id) if org_id else statement))
+
+
+def find_by_ids(session: Session, org_id: UUID, ids: Collection[UUID]) -> list[Appointment]:
+    """Those of the appointments that are there, without a lock."""
+    if not ids:
+        return []
+    return list(session.scalars(select(Appointment).where(Appointment.org_id == org_id, Appointment.id.in_(ids))))
+
+
+def list_settled(
+    session: Session, org_id: UUID, calendar_id: str, *, start: datetime, end: datetime
+) -> list[Appointment]:
+    """Booked ones between ``start`` and ``end`` that the calendar knows all about, as far as we know."""
+    return list(
+        session.scalars(
+            select(Appointment).where(
+                Appointment.org_id == org_id,
+                Appointment.calendar_id == calendar_id,
+                Appointment.status == AppointmentStatus.BOOKED,
+                Appointment.calendar_action.is_(None),
+                Appointment.google_event_id.is_not(None),
+                Appointment.starts_at < end,
+                Appointment.ends_at > start,
+            )
+        )
+    )
+
+
+def list_colliding(session: Session, org_id: UUID, calendar_id: str) -> list[UUID]:
+    """Upcoming ones that were dragged onto another booking."""
+    return list(
+        session.scalars(
+            select(Appointment.id).where(
+                Appointment.org_id == org_id,
+                Appointment.calendar_id == calendar_id,
+                Appointment.external_conflict,
+                Appointment.status.in_(("pending", "booked")),
+                Appointment.ends_at > func.now(),
+            )
+        )
+    )
+
+
+def mark_conflicts(session: Session, org_id: UUID, calendar_id: str, integration_id: UUID) -> list[UUID]:
+    """Mark upcoming bookings that somebody else's event lies upon, unmark the others; return the newly marked."""
+    overlapped = exists().where(
+        BusyPeriod.org_id == org_id,
+        BusyPeriod.integration_id == integration_id,
+        BusyPeriod.starts_at < Appointment.ends_at,
+        BusyPeriod.ends_at > Appointment.starts_at,
+    )
+    mine = (
+        Appointment.org_id == org_id,
+        Appointment.calendar_id == calendar_id,
+        Appointment.ends_at > func.now(),
+    )
+    certain = (Appointment.status == AppointmentStatus.BOOKED) & Appointment.calendar_action.is_(None)
+    quietly = {"synchronize_session": False}
+    session.execute(
+        update(Appointment)
+        .where(*mine, Appointment.conflict_since.is_not(None), ~(certain & overlapped))
+        .values(conflict_since=None)
+        .execution_options(**quietly)
+    )
+    marked = session.execute(
+        update(Appointment)
+        .where(*mine, Appointment.conflict_since.is_(None), certain, overlapped)
+        .values(conflict_since=func.now())
+        .returning(Appointment.id)
+        .execution_options(**quietly)
+    )
+    return [row[0] for row in marked]
+
+
+def list_conflicts(session: Session) -> list[tuple[UUID, UUID]]:
+    """Upcoming bookings that something else has the time of, in the calendar: organization and appointment."""
+    rows = session.execute(
+        select(Appointment.org_id, Appointment.id)
+        .where(
+            or_(Appointment.external_conflict, Appointment.conflict_since.is_not(None)),
+            Appointment.status.in_(("pending", "booked")),
+            Appointment.ends_at > func.now(),
+        )
+        .order_by(Appointment.org_id, Appointment.starts_at)
+        .limit(1000)
+    )
+    return [(row[0], row[1]) for row in rows]

@@ -16,7 +16,10 @@ from app.models.base import Base, CreatedAt, OrgId
 
 
 class ToolAnswer(Base):
-    """One tool call of one call. ``result`` is the single line that was spoken from."""
+    """One tool call of one call. ``result`` is the single line that was spoken from.
+
+    ``calendar_source``: where the free times in it came from, if any: ``google`` or ``mirror``.
+    """
 
     __tablename__ = "tool_answers"
     __table_args__ = (Index("ix_tool_answers_started", "started_at"),)
@@ -28,6 +31,7 @@ class ToolAnswer(Base):
     result: Mapped[str | None]
     started_at: Mapped[CreatedAt]
     answered_at: Mapped[datetime | None]
+    calendar_source: Mapped[str | None]
 
 
 def claim_answer(
@@ -54,7 +58,15 @@ def find_answer(session: Session, org_id: UUID, *, call_id: str, tool_call_id: s
     )
 
 
-def record_answer(session: Session, org_id: UUID, *, call_id: str, tool_call_id: str, result: str) -> None:
+def record_answer(
+    session: Session,
+    org_id: UUID,
+    *,
+    call_id: str,
+    tool_call_id: str,
+    result: str,
+    calendar_source: str | None = None,
+) -> None:
     """Keep the first result given; a later one does not replace what the caller was told."""
     session.execute(
         update(ToolAnswer)
@@ -64,5 +76,5 @@ def record_answer(session: Session, org_id: UUID, *, call_id: str, tool_call_id:
             ToolAnswer.tool_call_id == tool_call_id,
             or_(ToolAnswer.result.is_(None), ToolAnswer.result == ""),
         )
-        .values(result=result, answered_at=func.now())
+        .values(result=result, calendar_source=calendar_source, answered_at=func.now())
     )

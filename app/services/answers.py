@@ -198,7 +198,9 @@ def _record(asking: Asking, call: ToolCall, said: str) -> str:
     assert asking.call_id is not None
     with asking.platform.database.transaction(asking.business.id) as session:
         key = {"call_id": asking.call_id, "tool_call_id": call.id}
-        tool_answers.record_answer(session, asking.business.id, **key, result=said)
+        tool_answers.record_answer(
+            session, asking.business.id, **key, result=said, calendar_source=asking.calendar_source
+        )
         return tool_answers.find_answer(session, asking.business.id, **key) or said
 
 

@@ -83,7 +83,7 @@ class Outcomes:
             if row is None:
                 return
             if event is not None:
-                row.google_event_id, row.google_etag = event.id, event.etag
+                row.google_event_id, row.google_etag, row.google_updated_at = event.id, event.etag, event.updated
             if row.status not in _HOLDING:
                 self._done_too_late(session, row, snapshot)
                 return
@@ -91,6 +91,11 @@ class Outcomes:
             if row.version != snapshot.version:  # moved while we were away; what Google has now is the old time
                 row.calendar_action = CalendarAction.MOVE
                 row.previous_starts_at, row.previous_ends_at = snapshot.period.start, snapshot.period.end
+                return
+            elsewhere = _found_elsewhere(snapshot, event)
+            if elsewhere is not None:  # an earlier try's insert, which somebody has moved since: ours is done first
+                row.calendar_action = CalendarAction.MOVE
+                row.previous_starts_at, row.previous_ends_at = elsewhere.start, elsewhere.end
                 return
             moved = snapshot.action == CalendarAction.MOVE
             row.calendar_action = row.previous_starts_at = row.previous_ends_at = None
@@ -106,7 +111,7 @@ class Outcomes:
                 return
             row.creations += 1
             row.creation_begun = False
-            row.google_event_id = row.google_etag = None
+            row.google_event_id = row.google_etag = row.google_updated_at = None
             row.calendar_action = CalendarAction.CREATE
 
     def lose_slot(self, snapshot: Snapshot, alternatives: list[Period]) -> bool:
@@ -182,6 +187,14 @@ class Outcomes:
     @property
     def _zone(self) -> ZoneInfo:
         return ZoneInfo(self.business.timezone)
+
+
+def _found_elsewhere(snapshot: Snapshot, event: CalendarEvent | None) -> Period | None:
+    """Where the event is that was to be created, when that is not where it should be."""
+    if snapshot.action != CalendarAction.CREATE or event is None or event.start is None or event.end is None:
+        return None
+    found = Period(event.start, event.end)
+    return None if found.is_about(snapshot.period) else found
 
 
 def _is_creating(row: Appointment) -> bool:

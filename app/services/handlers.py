@@ -13,7 +13,7 @@ from app.errors import CircuitOpen, DatabaseUnavailable, TemporaryFailure
 from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
-from app.services import calls, canary, message_checks, messages, texts
+from app.services import calendar_channels, calendar_sync, calls, canary, message_checks, messages, texts
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
 from app.services.delivery import SCHEDULE, Handler, LeaseLost, Skip, Work
@@ -80,7 +80,7 @@ def _finish_appointment(work: Work) -> None:
 
 
 def _note_calendar(work: Work) -> Skip | None:
-    """Google says: go and sync. Remember the channel and that it is due; many become one."""
+    """Google says: go and sync. Remember that the channel spoke, and plan the sync; many become one."""
     body = work.delivery.body or {}
     assert work.delivery.integration_id is not None
     expires = body.get("expiration")
@@ -92,8 +92,11 @@ def _note_calendar(work: Work) -> Skip | None:
             channel_id=body["channel_id"],
             resource_id=body["resource_id"],
             expires_at=datetime.fromisoformat(expires) if expires else None,
-            changed=body["resource_state"] != "sync",
+            heard=True,
         )
+        if noted and body["resource_state"] != "sync":
+            calendar_sync.request(session, work.delivery.org_id, work.delivery.integration_id)
+    work.platform.bell.ring()
     return None if noted else Skip("the channel is known for another resource")
 
 
@@ -108,4 +111,6 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     (INTERNAL_PROVIDER, OwnWork.CHECK_MESSAGE): message_checks.check,
     (INTERNAL_PROVIDER, canary.TYPE): canary.arrive,
     (INTERNAL_PROVIDER, OwnWork.FINISH_APPOINTMENT): _finish_appointment,
+    (INTERNAL_PROVIDER, OwnWork.SYNC_CALENDAR): calendar_sync.sync,
+    (INTERNAL_PROVIDER, OwnWork.WATCH_CALENDAR): calendar_channels.attend,
 }

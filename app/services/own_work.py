@@ -23,6 +23,8 @@ class OwnWork(StrEnum):
     SEND_MESSAGE = "message.send"
     CHECK_MESSAGE = "message.check"
     FINISH_APPOINTMENT = "appointment.finish"
+    SYNC_CALENDAR = "calendar.sync"
+    WATCH_CALENDAR = "calendar.watch"
 
 
 def plan(

@@ -29,6 +29,11 @@ class Period:
         """Whether they share any moment."""
         return self.start < other.end and other.start < self.end
 
+    def is_about(self, other: Period) -> bool:
+        """Whether they are the same to the second, which is how exactly a calendar keeps them."""
+        second = timedelta(seconds=1)
+        return abs(self.start - other.start) < second and abs(self.end - other.end) < second
+
     def without(self, other: Period) -> list[Period]:
         """What is left of this one when the other is taken out: none, one or two pieces."""
         if not self.overlaps(other):

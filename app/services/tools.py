@@ -21,8 +21,7 @@ from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, Temp
 from app.integrations.deadline import Deadline
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.messages import has_opted_out
-from app.services import appointments
-from app.services.availability import calendar_busy
+from app.services import appointments, availability
 from app.services.calendar_push import Pusher
 from app.services.messages import plan_text
 from app.services.promises import Promise, promise
@@ -54,7 +53,7 @@ class Asking:
     """One tool call while it is worked on: what is certain so far, should its time run out.
 
     ``held`` is the appointment it has touched; ``certain`` a sentence that is true whatever follows;
-    ``done`` how its success is told.
+    ``done`` how its success is told, ``calendar_source`` by whose word times are free (``availability``).
     """
 
     platform: Platform
@@ -65,6 +64,7 @@ class Asking:
     held: UUID | None = None
     certain: str | None = None
     done: str = "Booked for"
+    calendar_source: str | None = None
 
     @property
     def zone(self) -> ZoneInfo:
@@ -255,7 +255,9 @@ def _find(asking: Asking, phone: str, start: str | None) -> Appointment:
 
 
 def _calendar_busy(asking: Asking, period: Period) -> list[Period]:
-    return calendar_busy(asking.platform, asking.business.id, period, deadline=asking.deadline)
+    known = availability.busy(asking.platform, asking.business.id, period, deadline=asking.deadline)
+    asking.calendar_source = known.source
+    return known.periods
 
 
 def _refuse_time(asking: Asking, wanted: Period, error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Google Calendar v3: freeBusy and events, served as Google serves them.
 
 Owns routes, who may see which calendar, etags and what becomes of an event. The rules of one event are
-in google_events.py, reading lists in google_listing.py, access tokens in google_oauth.py.
+in google_events.py, lists in google_listing.py, access tokens in google_oauth.py, push in google_channels.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
 from sandbox.standins import google_events as rules
+from sandbox.standins.google_channels import PushChannels
 from sandbox.standins.google_events import GoogleRefusal
 from sandbox.standins.google_listing import Listings
 from sandbox.standins.google_oauth import TokenDesk
@@ -40,6 +41,7 @@ class GoogleStandIn:
         self._state = state
         self._desk = TokenDesk(state)
         self._listings = Listings()
+        self._channels = PushChannels(state, self._desk)
 
     def blueprint(self) -> Blueprint:
         """The routes; the names of their functions are the operations that faults can be set for."""
@@ -56,11 +58,13 @@ class GoogleStandIn:
         blueprint.add_url_rule(one, view_func=self.patch_event, methods=["PATCH"])
         blueprint.add_url_rule(one, view_func=self.update_event, methods=["PUT"])
         blueprint.add_url_rule(one, view_func=self.delete_event, methods=["DELETE"])
+        self._channels.add_routes(blueprint, base)
         blueprint.register_error_handler(GoogleRefusal, _refuse)
         return blueprint
 
     def close(self) -> None:
-        """Nothing runs in the background."""
+        """Stop the notifications."""
+        self._channels.close()
 
     def fault_response(self, status: int, retry_after: int | None) -> Response:
         """Google's own error body for 404, 405, 429 and 500."""
@@ -122,7 +126,9 @@ class GoogleStandIn:
             _check_attendees(fields, branch, principal)
             if event_id in calendar["events"]:
                 raise GoogleRefusal(409, "duplicate", "The requested identifier already exists.")
-            return jsonify(shown(add_event(calendar, event_id, fields, creator=principal)))
+            added = add_event(calendar, event_id, fields, creator=principal)
+            self._channels.announce(branch, calendar)
+            return jsonify(shown(added))
 
     def get_event(self, calendar_id: str, event_id: str) -> Response:
         """GET one event; a deleted one is shown with status cancelled."""
@@ -154,6 +160,7 @@ class GoogleStandIn:
                 raise GoogleRefusal(410, "deleted", "Resource has been deleted")
             _check_etag(event)
             save_event(calendar, event | {"status": "cancelled"})
+            self._channels.announce(branch, calendar)
         return Response(status=204), 204
 
     def _rewrite(self, calendar_id: str, event_id: str, *, keep: bool) -> Response:
@@ -172,6 +179,7 @@ class GoogleStandIn:
             rules.check_times(changed, zone=calendar["zone"])
             if any(changed[edge] != event[edge] for edge in ("start", "end")):
                 changed["sequence"] += 1
+            self._channels.announce(branch, calendar)
             return jsonify(shown(save_event(calendar, changed)))
 
     # --- controls ----------------------------------------------------------------------------
@@ -189,6 +197,7 @@ class GoogleStandIn:
             "insert_foreign_event": self._insert_foreign,
             "move_event": self._move,
             "delete_event": self._delete,
+            **self._channels.controls(),
         }
 
     def _put_calendar(self, calendar_id: str, timezone: str = "UTC", shared_with: list[str] | None = None) -> None:
@@ -210,6 +219,7 @@ class GoogleStandIn:
         with self._state.changing("google") as branch:
             calendar = branch["calendars"][calendar_id]
             fields = _by_hand(start, end, calendar, {"summary": "Busy"} | more)
+            self._channels.announce(branch, calendar)
             return shown(add_event(calendar, new_event_id(), fields, creator=calendar_id))
 
     def _move(self, calendar_id: str, event_id: str, start: str, end: str) -> dict[str, Any]:
@@ -217,12 +227,14 @@ class GoogleStandIn:
             calendar = branch["calendars"][calendar_id]
             event = calendar["events"][event_id]
             fields = _by_hand(start, end, calendar)
+            self._channels.announce(branch, calendar)
             return shown(save_event(calendar, event | fields | {"sequence": event["sequence"] + 1}))
 
     def _delete(self, calendar_id: str, event_id: str) -> None:
         with self._state.changing("google") as branch:
             calendar = branch["calendars"][calendar_id]
             save_event(calendar, calendar["events"][event_id] | {"status": "cancelled"})
+            self._channels.announce(branch, calendar)
 
 
 def _refuse(refusal: GoogleRefusal) -> tuple[Response, int]:

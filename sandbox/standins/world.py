@@ -180,6 +180,22 @@ class RemoteWorld:
         """A person deletes an event."""
         self._do("delete_event", calendar_id=calendar_id, event_id=event_id)
 
+    def pushes(self, *, via: str | None = None, channel_seconds: float | None = None) -> None:
+        """How notifications travel: to this server instead of the address's; and how long new channels live."""
+        self._do("pushes", via=via, channel_seconds=channel_seconds)
+
+    def channels(self, calendar_id: str) -> list[dict[str, Any]]:
+        """The calendar's push channels, the oldest first; ``lives`` unless stopped or expired."""
+        return list(self._do("channels", calendar_id=calendar_id))
+
+    def notifications(self) -> list[dict[str, Any]]:
+        """All notifications posted: channel_id, number, state, answer (HTTP status), attempts, at."""
+        return list(self._do("notifications"))
+
+    def notify(self, calendar_id: str, times: int = 1) -> None:
+        """Post notifications though nothing has changed, as Google does now and then."""
+        self._do("notify", calendar_id=calendar_id, times=times)
+
     # --- Vapi and Slack ----------------------------------------------------------------------
 
     def vapi_key(self, key: str, org_id: str | None = None) -> str:

@@ -3,20 +3,23 @@
 Owns the names the rest of the house may use. Each file beneath has one job: what an operator sets
 (``credentials``), what Google's pushes say (``push``), who we are to Google (``tokens``), one request
 that is sent once (``transport``), what failures mean (``failures``), the shapes of its answers
-(``resources``) and the operations (``client``).
+(``resources``), one request with its token (``calls``) and the operations (``client``, ``changes``).
 """
 
+from app.integrations.google_calendar.changes import Channel
 from app.integrations.google_calendar.client import GoogleCalendar
 from app.integrations.google_calendar.credentials import GoogleCalendarCredentials
-from app.integrations.google_calendar.push import parse, verify
+from app.integrations.google_calendar.push import new_channel_id, parse, verify
 from app.integrations.google_calendar.resources import BusyPeriod, CalendarEvent, Changes
 
 __all__ = [
     "BusyPeriod",
     "CalendarEvent",
     "Changes",
+    "Channel",
     "GoogleCalendar",
     "GoogleCalendarCredentials",
+    "new_channel_id",
     "parse",
     "verify",
 ]

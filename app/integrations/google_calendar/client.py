@@ -1,78 +1,39 @@
 """The operations on Google Calendar: when is somebody busy, and our events in and out.
 
-Owns the requests, made through google-api-python-client and its built-in description of the API.
-Never retries: the ids of events make an insert safe to repeat, and its caller decides when. How long
-a try may take is given by the caller, who may be keeping somebody on the line.
+Owns the requests on events; what changed and channels are in ``changes.py``. Never retries: the ids of
+events make an insert safe to repeat, and its caller decides when. How long a try may take is given by
+the caller, who may be keeping somebody on the line.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from datetime import datetime
-from http.client import HTTPException
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-import google_auth_httplib2
-import httplib2
-from google.oauth2.credentials import Credentials
-from googleapiclient.discovery import build
-from googleapiclient.errors import HttpError
-
-from app.errors import ProviderRefused, ProviderUnavailable, ResourceGone
+from app.errors import ProviderRefused, ResourceGone
 from app.integrations.breaker import protected
 from app.integrations.deadline import Deadline
+from app.integrations.google_calendar.changes import ChangeCalls
 from app.integrations.google_calendar.credentials import GoogleCalendarCredentials
-from app.integrations.google_calendar.failures import (
-    FULL_TIMEOUT_SECONDS,
-    sort_answer,
-    sort_calendar_error,
-    sort_silence,
-)
+from app.integrations.google_calendar.failures import FULL_TIMEOUT_SECONDS, sort_calendar_error
 from app.integrations.google_calendar.resources import (
     CANCELLED,
     BrokenAnswer,
     BusyPeriod,
     CalendarEvent,
-    Changes,
     read_busy,
     read_event,
     write_moment,
 )
-from app.integrations.google_calendar.tokens import GOOGLE_TOKEN_URI, AccessTokens
-from app.integrations.google_calendar.transport import ThreadHttp
-
-LISTING_LIMIT_SECONDS = 120.0
-PAGE_SIZE = 500
-
-# At WARNING it writes whole answers into the log, and those carry names and addresses.
-logging.getLogger("googleapiclient.http").setLevel(logging.ERROR)
-
-T = TypeVar("T")
 
 
-class GoogleCalendar:
+class GoogleCalendar(ChangeCalls):
     """Calendar API v3 under one base URL, for any credentials. Thread-safe.
 
     Every operation raises CircuitOpen, ProviderUnavailable, ProviderThrottled, CredentialsRefused or
     ProviderRefused; DeadlineExceeded when given less than 2 s that were not enough. ``maybe_done`` is
     False on whatever only reads. Times given must be aware; ValueError otherwise.
     """
-
-    def __init__(self, base_url: str) -> None:
-        self._tokens = AccessTokens(_token_uri_beside(base_url))
-        self._http = ThreadHttp()
-        # Built once, from the description that comes with the package; each request brings its own
-        # connection (github.com/googleapis/google-api-python-client, docs/thread_safety.md).
-        self._api = build(
-            "calendar",
-            "v3",
-            http=httplib2.Http(),
-            client_options={"api_endpoint": base_url},
-            cache_discovery=False,
-            static_discovery=True,
-        )
 
     @protected("google_calendar_freebusy")
     def busy(
@@ -182,47 +143,6 @@ class GoogleCalendar:
         except ResourceGone:
             return
 
-    def list_changes(
-        self,
-        credentials: GoogleCalendarCredentials,
-        *,
-        sync_token: str | None,
-        timeout_seconds: float = FULL_TIMEOUT_SECONDS,
-    ) -> Changes:
-        """All that changed since ``sync_token``, or everything without one, deleted events as ``cancelled``.
-
-        Recurring events come as their instances. Each page is a try of its own; the whole takes two
-        minutes at most. Raises ResourceGone when the token has expired: begin again without one.
-        """
-        ends = Deadline.within(LISTING_LIMIT_SECONDS)
-        events: list[CalendarEvent] = []
-        page_token: str | None = None
-        while True:
-            page = self._list_page(credentials, sync_token, page_token, min(timeout_seconds, ends.remaining()))
-            events += page["events"]
-            page_token = page["next_page"]
-            if page_token is None:
-                return Changes(events, page["next_sync"])
-            if ends.expired:
-                raise ProviderUnavailable("listing the calendar takes too long", maybe_done=False)
-
-    @protected("google_calendar_events")
-    def _list_page(
-        self,
-        credentials: GoogleCalendarCredentials,
-        sync_token: str | None,
-        page_token: str | None,
-        timeout_seconds: float,
-    ) -> dict[str, Any]:
-        tokens = {"syncToken": sync_token, "pageToken": page_token}
-        request = self._api.events().list(
-            calendarId=credentials.calendar_id,
-            singleEvents=True,
-            maxResults=PAGE_SIZE,
-            **{name: token for name, token in tokens.items() if token is not None},
-        )
-        return self._ask(credentials, request, _read_page, timeout_seconds)
-
     def _get(self, credentials: GoogleCalendarCredentials, event_id: str, timeout_seconds: float) -> CalendarEvent:
         request = self._api.events().get(calendarId=credentials.calendar_id, eventId=event_id)
         return self._ask(credentials, request, read_event, timeout_seconds)
@@ -232,38 +152,6 @@ class GoogleCalendar:
             return self._get(credentials, event_id, max(ends.remaining(), 0.1)).status == CANCELLED
         except ResourceGone:
             return True
-
-    def _ask(
-        self,
-        credentials: GoogleCalendarCredentials,
-        request: Any,
-        read: Callable[[Any], T],
-        timeout_seconds: float,
-        *,
-        writes: bool = False,
-    ) -> T:
-        """Send one request and read its answer, the access token and all within ``timeout_seconds``.
-
-        A token that Google refuses (401: nothing was done) is replaced once.
-        """
-        ends = Deadline.within(timeout_seconds)
-        http = self._http.get()
-        for replaced in (False, True):
-            token = self._tokens.get(credentials, http, ends.remaining(), of_seconds=timeout_seconds)
-            http.begin(ends.remaining())
-            bearer = Credentials(token)  # type: ignore[no-untyped-call]
-            authorized = google_auth_httplib2.AuthorizedHttp(bearer, http=http, max_refresh_attempts=0)
-            try:
-                return read(request.execute(http=authorized, num_retries=0))
-            except HttpError as error:
-                if error.resp.status == 401:
-                    self._tokens.drop(credentials, token)
-                    if not replaced:
-                        continue
-                raise sort_answer(error.resp.status, error.resp, error.content, writes=writes) from None
-            except (httplib2.HttpLib2Error, HTTPException, OSError, ValueError) as error:
-                raise sort_silence(error, timeout_seconds, maybe_done=writes and http.sent) from None
-        raise AssertionError("unreachable: the second refusal was raised")
 
 
 def _read_free_busy(answer: Any, calendar_id: str) -> list[BusyPeriod]:
@@ -275,23 +163,3 @@ def _read_free_busy(answer: Any, calendar_id: str) -> list[BusyPeriod]:
     if calendar.get("errors"):
         raise sort_calendar_error(calendar["errors"])
     return read_busy(calendar.get("busy"))
-
-
-def _read_page(answer: Any) -> dict[str, Any]:
-    items = answer.get("items", []) if isinstance(answer, dict) else None
-    if not isinstance(items, list):
-        raise BrokenAnswer("not a page of events")
-    return {
-        "events": [read_event(item, zone=answer.get("timeZone")) for item in items],
-        "next_page": answer.get("nextPageToken"),
-        "next_sync": answer.get("nextSyncToken"),
-    }
-
-
-def _token_uri_beside(base_url: str) -> str:
-    """Google's token endpoint; for a stand-in of Google, the one beside it."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if host == "googleapis.com" or host.endswith(".googleapis.com"):
-        return GOOGLE_TOKEN_URI
-    return f"{parts.scheme}://{parts.netloc}/token"

@@ -68,6 +68,11 @@ class GoogleCalendarCredentials(BaseModel):
             raise ValueError("service_account_json, or refresh_token with client_id and client_secret, is needed")
         return self
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether they open the API, and do not only prove pushes."""
+        return self.service_account_json is not None or self.refresh_token is not None
+
     def account(self) -> dict[str, Any] | None:
         """The service account's key file, when there is one."""
         if self.service_account_json is None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import secrets
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from uuid import UUID
 
 from app.errors import MalformedEvent, SignatureInvalid, SignatureMissing
 from app.integrations.events import InboundEvent, WebhookRequest
@@ -32,16 +34,37 @@ def verify(request: WebhookRequest, credentials: GoogleCalendarCredentials, *, n
 
     Google does not sign: the token is all there is, and it has no date, so ``now`` is not looked at.
     Raises SignatureMissing for what is not there, SignatureInvalid for what is wrong; an integration
-    without a channel token believes nobody.
+    without a channel token believes nobody. A channel that the house made itself passes where another
+    is set, so that both are believed while one takes over from the other.
     """
     del now
     if not request.headers.get(TOKEN_HEADER):
         raise SignatureMissing
     if credentials.channel_token is None:
         raise SignatureInvalid("this integration has no channel_token to compare with")
-    _check(request, TOKEN_HEADER, credentials.channel_token.get_secret_value())
-    _check(request, CHANNEL_HEADER, credentials.channel_id)
+    token = credentials.channel_token.get_secret_value()
+    _check(request, TOKEN_HEADER, token)
+    if not _is_our_channel(request.headers.get(CHANNEL_HEADER) or "", token):
+        _check(request, CHANNEL_HEADER, credentials.channel_id)
     _check(request, RESOURCE_HEADER, credentials.resource_id)
+
+
+def new_channel_id(token: str) -> str:
+    """A UUID for a channel of ours; its second half proves the first by the channel token."""
+    first = secrets.token_bytes(8)
+    return str(UUID(bytes=first + _proof(first, token)))
+
+
+def _is_our_channel(channel_id: str, token: str) -> bool:
+    try:
+        made = UUID(channel_id).bytes
+    except ValueError:
+        return False
+    return hmac.compare_digest(made[8:], _proof(made[:8], token))
+
+
+def _proof(first: bytes, token: str) -> bytes:
+    return hmac.digest(token.encode(), b"channel:" + first, "sha256")[:8]
 
 
 def _check(request: WebhookRequest, header: str, expected: str | None) -> None:

@@ -30,7 +30,8 @@ class BusyPeriod:
 class CalendarEvent:
     """An event, its times in UTC. A cancelled one may have nothing but its id.
 
-    ``private`` are the properties only this product sees; a ``transparent`` event keeps nobody busy.
+    ``private`` are the properties only this product sees; a ``transparent`` event keeps nobody busy, nor
+    does one that the calendar's owner ``declined``.
     """
 
     id: str
@@ -42,6 +43,7 @@ class CalendarEvent:
     updated: datetime | None = None
     all_day: bool = False
     transparent: bool = False
+    declined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,14 @@ def read_event(item: Any, *, zone: str | None = None) -> CalendarEvent:
         updated=read_moment(updated) if updated else None,
         all_day=isinstance(start, dict) and "date" in start,
         transparent=item.get("transparency") == "transparent",
+        declined=_is_declined(item.get("attendees")),
+    )
+
+
+def _is_declined(attendees: Any) -> bool:
+    return isinstance(attendees, list) and any(
+        isinstance(one, dict) and one.get("self") is True and one.get("responseStatus") == "declined"
+        for one in attendees
     )
 
 

@@ -1,0 +1,164 @@
+"""Push channels: each calendar has one that lasts, and its successor speaks before it falls silent.
+
+Owns opening and stopping them. Google renews none: a new one is opened before the old one ends, and the old
+one is stopped when the new one has been heard. Without an https address of ours there are none, and the
+periodic sync is all.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from app.errors import NotFound, PermanentFailure
+from app.integrations.google_calendar import GoogleCalendarCredentials, new_channel_id
+from app.models.calendar_syncs import find_sync, put_off
+from app.models.calendars import (
+    CalendarChannel,
+    forget_ended,
+    has_lasting,
+    list_channels,
+    list_superseded,
+    list_unattended,
+    mark_stopped,
+    note_channel,
+)
+from app.observability.logging import get_logger
+from app.services import own_work
+from app.services.calendar_sync import PROVIDER
+from app.services.delivery import Skip, Work
+from app.services.own_work import OwnWork
+from app.services.readable import plain
+
+if TYPE_CHECKING:
+    from app.services.directory import Endpoint
+    from app.services.platform import Platform
+
+LANE = "calendar-watch:"
+LOOK_AGAIN = timedelta(minutes=10)  # a channel that could not be opened is tried again so much later
+KEEP_ENDED = timedelta(days=7)
+MOST_A_TICK = 20
+
+log = get_logger(__name__)
+
+
+def tend(platform: Platform) -> None:
+    """Plan what channels need: a successor, an end; one process of all calls it, often."""
+    if not _can_be_called(platform):
+        return
+    with platform.database.transaction(system=True) as session:
+        unattended = list_unattended(session, lane_prefix=LANE, limit=MOST_A_TICK)
+    for org_id, integration_id in unattended:
+        with platform.database.transaction(org_id) as session:
+            put_off(session, org_id, integration_id, sync=None, watch=LOOK_AGAIN)
+            if _find(platform, org_id, integration_id) is not None:
+                own_work.plan(
+                    session,
+                    org_id,
+                    OwnWork.WATCH_CALENDAR,
+                    lane_key=f"{LANE}{integration_id}",
+                    payload={"integration_id": str(integration_id)},
+                )
+    if unattended:
+        platform.bell.ring()
+
+
+def attend(work: Work) -> Skip | None:
+    """Open a channel if none lasts, stop those that have a successor. Safe to repeat.
+
+    One that was opened and not noted, because of a crash, is noted by its own first push.
+    """
+    platform, integration_id = work.platform, UUID((work.delivery.body or {})["integration_id"])
+    endpoint = _find(platform, work.delivery.org_id, integration_id)
+    if endpoint is None or not _can_be_called(platform):
+        return Skip("this calendar needs no channel any more")
+    credentials = _credentials(endpoint)
+    with platform.database.transaction(endpoint.org_id) as session:
+        calendar_id = credentials.calendar_id
+        lasting = has_lasting(session, endpoint.org_id, integration_id, calendar_id=calendar_id)
+        superseded = list_superseded(session, endpoint.org_id, integration_id, calendar_id=calendar_id)
+        forget_ended(session, endpoint.org_id, integration_id, before=KEEP_ENDED)
+    if not lasting:
+        work.confirm()
+        _open(platform, endpoint, credentials)
+    for channel in superseded:
+        work.confirm()
+        _stop(platform, credentials, channel)
+    with platform.database.transaction(endpoint.org_id) as session:
+        put_off(session, endpoint.org_id, integration_id, sync=None, watch=timedelta(0))
+    return None
+
+
+def channels(platform: Platform) -> list[dict[str, Any]]:
+    """All push channels as plain data, with when their calendar was last read."""
+    found: list[dict[str, Any]] = []
+    with platform.database.transaction(system=True) as session:
+        for channel in list_channels(session):
+            state = find_sync(session, channel.org_id, channel.integration_id)
+            found.append(
+                {
+                    "org_id": str(channel.org_id),
+                    "integration_id": str(channel.integration_id),
+                    "channel_id": channel.channel_id,
+                    "expires_at": plain(channel.expires_at),
+                    "heard_at": plain(channel.heard_at),
+                    "stopped_at": plain(channel.stopped_at),
+                    "synced_at": plain(state.synced_at) if state else None,
+                }
+            )
+    return found
+
+
+def _open(platform: Platform, endpoint: Endpoint, credentials: GoogleCalendarCredentials) -> None:
+    assert credentials.channel_token is not None
+    token = credentials.channel_token.get_secret_value()
+    opened = platform.google.watch_events(
+        credentials,
+        channel_id=new_channel_id(token),
+        address=f"{platform.settings.public_base_url}/webhooks/{PROVIDER}/{endpoint.token}",
+        token=token,
+    )
+    with platform.database.transaction(endpoint.org_id) as session:
+        note_channel(
+            session,
+            endpoint.org_id,
+            endpoint.integration_id,
+            channel_id=opened.id,
+            resource_id=opened.resource_id,
+            expires_at=opened.expires_at,
+            heard=False,
+            calendar_id=credentials.calendar_id,
+        )
+    log.info("calendar.channel_opened", org_id=str(endpoint.org_id), channel_id=opened.id)
+
+
+def _stop(platform: Platform, credentials: GoogleCalendarCredentials, channel: CalendarChannel) -> None:
+    try:
+        platform.google.stop_channel(credentials, channel_id=channel.channel_id, resource_id=channel.resource_id)
+    except PermanentFailure as error:  # somebody else's, made by hand: it ends by itself
+        log.warning("calendar.channel_not_stopped", org_id=str(channel.org_id), error_code=error.code)
+    with platform.database.transaction(channel.org_id) as session:
+        mark_stopped(session, channel.org_id, channel.integration_id, channel.channel_id)
+    log.info("calendar.channel_stopped", org_id=str(channel.org_id), channel_id=channel.channel_id)
+
+
+def _can_be_called(platform: Platform) -> bool:
+    """Google posts to https alone."""
+    return platform.settings.public_base_url.startswith("https://")
+
+
+def _find(platform: Platform, org_id: UUID, integration_id: UUID) -> Endpoint | None:
+    """The organization's calendar, if it is still this one, may be asked, and can prove a push."""
+    try:
+        endpoint = platform.directory.integration(org_id, PROVIDER)
+    except NotFound:
+        return None
+    credentials = _credentials(endpoint)
+    able = credentials.can_ask and credentials.channel_token is not None
+    return endpoint if endpoint.integration_id == integration_id and able else None
+
+
+def _credentials(endpoint: Endpoint) -> GoogleCalendarCredentials:
+    assert isinstance(endpoint.credentials, GoogleCalendarCredentials)
+    return endpoint.credentials
