@@ -189,3 +189,21 @@ def test_after_a_run_with_failures_every_counter_agrees_with_the_database_and_wi
     assert total(series, "voicedesk_errors_total", where="delivery") == total(
         series, "voicedesk_delivery_attempts_total", outcome="retry"
     ) + total(series, "voicedesk_delivery_attempts_total", outcome="dead")
+
+
+@pytest.mark.timeout(120)
+def test_without_a_folder_the_processes_of_one_gunicorn_count_in_one_of_its_own_which_goes_with_it(tmp_path, world):
+    house = House(tmp_path, world, redis=False, metrics_token=TOKEN)
+    (tmp_path / "tmp").mkdir()
+    house.environment["TMPDIR"] = str(tmp_path / "tmp")
+    try:
+        salon = open_business(house.platform, world, "Salon", "+4930111110001")
+        house.start_web()
+        assert set(post_all(house, salon, [update(f"a{number}") for number in range(40)])) == {200}
+        told = {total(scrape(house), "voicedesk_webhooks_accepted_total", provider="vapi") for _ in range(12)}
+        assert told == {40}
+        eventually_agrees(house)
+        assert len(list((tmp_path / "tmp").glob("voicedesk-metrics-*/*.member"))) == 3  # the master is one
+    finally:
+        house.close()
+    assert list((tmp_path / "tmp").glob("voicedesk-metrics-*")) == []
