@@ -10,6 +10,7 @@ from flask import Flask
 
 from app.cli import (
     alerts,
+    calendar,
     circuits,
     cleanup,
     credentials,
@@ -21,6 +22,7 @@ from app.cli import (
     records,
     settings,
     simulate,
+    story,
 )
 
 
@@ -36,12 +38,14 @@ def register(app: Flask) -> None:
         records.appointments,
         simulate.simulate,
         alerts.alerts,
+        calendar.calendar,
         circuits.circuits,
         cleanup.cleanup,
         credentials.credentials,
         settings.settings,
         monitoring.monitoring,
         readiness.readiness,
+        story.story,
     ):
         app.cli.add_command(group)
     for command in (house.tools, house.db_roles, house.new_key, house.deliver_isolated):

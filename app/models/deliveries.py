@@ -67,7 +67,7 @@ class Delivery(Base):
         Index("ix_deliveries_dead", "finished_at", postgresql_where=text("status = 'dead'")),
         # How a person finds an event: by the provider's id of it, and by its call or conversation.
         Index("ix_deliveries_event", "event_key"),
-        Index("ix_deliveries_story", "lane_key", "id"),
+        Index("ix_deliveries_story", "lane_key", "id", postgresql_ops={"lane_key": "text_pattern_ops"}),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

@@ -21,7 +21,7 @@ TENANT_TABLES = {  # table: (what the tenant role may do, what the system role m
 INDEXES = (
     ("ix_deliveries_dead", "webhook_delivery_log", ["finished_at"], "status = 'dead'"),
     ("ix_deliveries_event", "webhook_delivery_log", ["event_key"], None),
-    ("ix_deliveries_story", "webhook_delivery_log", ["lane_key", "id"], None),
+    ("ix_deliveries_story", "webhook_delivery_log", [sa.text("lane_key text_pattern_ops"), "id"], None),
     ("ix_delivery_attempts_refused", "delivery_attempts", ["ended_at"], "error_code = 'credentials_refused'"),
     ("ix_messages_remote", "messages", ["remote_address", "created_at"], None),
     ("ix_calls_customer", "calls", ["customer_number", "created_at"], None),

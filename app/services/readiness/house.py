@@ -35,8 +35,8 @@ def environment_variables(platform: Platform) -> Outcome:
     """Nothing is wrong, nothing is half set, and production says what it leaves out."""
     _, faults = read_settings(**platform.settings.model_dump())
     if faults:
-        names = ", ".join(fault.variable for fault in faults)
-        return failed(f"wrong: {names}", "Run `flask --app wsgi settings check`.")
+        wrong = ", ".join(fault.variable for fault in faults)
+        return failed(f"wrong: {wrong}", "Run `flask --app wsgi settings check`.")
     settings = platform.settings
     for pair in _PAIRS:
         there = [name.upper() for name in pair if getattr(settings, name)]
