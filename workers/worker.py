@@ -65,6 +65,7 @@ def runtime() -> Runtime:
 class Worker(SimpleWorker):
     """RQ's worker without a fork, whose stop also reaches the drain that is running."""
 
+    log_result_lifespan = False  # a line a job that says nothing; what a drain did, its deliveries tell
     max_connection_wait_time = 2.0  # Redis back after an hour is noticed within two seconds, not sixty
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
