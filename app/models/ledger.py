@@ -91,19 +91,6 @@ def unbalanced(session: Session, *, limit: int = 20) -> list[tuple[UUID, int]]:
     return [(row[0], row[1]) for row in rows]
 
 
-def accepted_lately(session: Session, *, minutes: int, except_provider: str) -> list[tuple[UUID, int]]:
-    """How many events each organization had accepted in the last ``minutes`` (at most 60), of other providers."""
-    rows = session.execute(
-        text(
-            "SELECT org_id, sum(accepted)::bigint FROM ledger_entries"
-            " WHERE at > now() - make_interval(mins => :minutes) AND provider <> :provider"
-            " GROUP BY org_id HAVING sum(accepted) > 0"
-        ),
-        {"minutes": minutes, "provider": except_provider},
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
 def carry_forward(session: Session, *, most: int) -> int | None:
     """Merge up to ``most`` entries older than an hour into their organization's and provider's one row.
 

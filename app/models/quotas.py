@@ -12,6 +12,7 @@ from sqlalchemy import ForeignKey, Integer, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, OrgId
+from app.models.deliveries import INTERNAL_PROVIDER
 
 
 class QuotaOverrun(Base):
@@ -32,20 +33,22 @@ def count_overruns(session: Session) -> int:
 
 
 def record_overruns(
-    session: Session, accepted: list[tuple[UUID, int]], *, default_quota: int, near_share: float, lasts_seconds: float
+    session: Session, *, default_quota: int, near_share: float, lasts_seconds: float
 ) -> list[tuple[UUID, int, int]]:
     """Write down who is over their quota, for ``lasts_seconds`` from now, and forget whose overrun has ended.
 
-    Returns organization, accepted and quota of all who have used at least ``near_share`` of theirs, the
-    most used first.
+    Counts what the ledger says was accepted in the last 60 minutes, without the house's own work. Returns
+    organization, accepted and quota of all who have used at least ``near_share`` of theirs, the most used first.
     """
     rows = session.execute(
         text(
             """
-            WITH used AS (
-                SELECT o.id AS org_id, u.accepted, coalesce(o.webhook_quota_per_hour, :default_quota) AS quota
-                FROM unnest(CAST(:orgs AS uuid[]), CAST(:accepted AS int[])) AS u(org_id, accepted)
-                JOIN organizations o ON o.id = u.org_id
+            WITH sent AS MATERIALIZED (
+                SELECT org_id, sum(accepted)::int AS accepted FROM ledger_entries
+                WHERE at > now() - interval '60 minutes' AND provider <> :own GROUP BY org_id
+            ), used AS MATERIALIZED (
+                SELECT o.id AS org_id, s.accepted, coalesce(o.webhook_quota_per_hour, :default_quota) AS quota
+                FROM sent s JOIN organizations o ON o.id = s.org_id
             ), over AS (
                 INSERT INTO quota_overruns (org_id, accepted, quota, until)
                 SELECT org_id, accepted, quota, now() + make_interval(secs => :lasts)
@@ -60,8 +63,7 @@ def record_overruns(
             """
         ),
         {
-            "orgs": [org_id for org_id, _ in accepted],
-            "accepted": [count for _, count in accepted],
+            "own": INTERNAL_PROVIDER,
             "default_quota": default_quota,
             "share": near_share,
             "lasts": lasts_seconds,
