@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test guides lint format clean
 
 help: ## list these commands
 	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
@@ -23,6 +23,9 @@ demo: $(INSTALLED) ## start everything, play one call, serve at PORT=8000; ONCE=
 
 test: $(INSTALLED) ## run the tests; T=tests/unit picks some; TEST_POSTGRES_BIN=... another PostgreSQL
 	@$(BIN)/python -m pytest $(T)
+
+guides: $(INSTALLED) ## run the guides' commands (docs/*.md) against a fresh installation
+	@$(BIN)/python -m sandbox.guides
 
 lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ class Demo:
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self._supervisor: Supervisor | None = None
-        self._environment: dict[str, str] = {}
+        self.environment: dict[str, str] = {}
         self._known: dict[str, Any] = {}
         self._world: RemoteWorld | None = None
 
@@ -97,15 +97,15 @@ class Demo:
         supervisor.start("valkey", valkey)
         owner_url, app_url = create_roles_and_database(postgres, "voicedesk")
         settings = here.settings(known, owner_url=owner_url, app_url=app_url, redis_url=valkey.url)
-        self._environment = here.environment(settings)
+        self.environment = here.environment(settings)
         state = str(here.folder / "standins.json")
         self._run("standins", PYTHON, "-m", "sandbox.standins", "--port", str(known["standins_port"]), "--state", state)
         _say("migrating")
-        here.flask(self._environment, "db", "upgrade")
+        here.flask(self.environment, "db", "upgrade")
         self._world = RemoteWorld(f"http://{LOOPBACK}:{known['standins_port']}")
         _await_answer(self._world.url, "the stand-ins", here.folder / "standins.log")
         _say("connecting the demo organization")
-        here.connect(known, self._environment, self._world)
+        here.connect(known, self.environment, self._world)
         _say("starting web, worker and scheduler")
         self._run("web", BIN / "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app")
         self._run("worker", BIN / "rq", "worker", "--worker-class", "workers.Worker", "voicedesk")
@@ -125,7 +125,7 @@ class Demo:
             number=NUMBER,
             customer=CUSTOMER,
             assistant_id=ASSISTANT,
-            ask=lambda *words: self.installation.flask(self._environment, *words),
+            ask=lambda *words: self.installation.flask(self.environment, *words),
             world=self._world,
         )
         rows = player.play()
@@ -141,7 +141,7 @@ class Demo:
     def _run(self, name: str, *words: str | Path) -> None:
         here = self.installation
         log_path = here.folder / f"{name}.log"
-        command = Command([str(word) for word in words], log_path=log_path, env=self._environment, cwd=here.root)
+        command = Command([str(word) for word in words], log_path=log_path, env=self.environment, cwd=here.root)
         assert self._supervisor is not None
         self._supervisor.start(name, command)
 
