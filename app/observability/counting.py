@@ -28,11 +28,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 PRIVATE_PREFIX = "voicedesk-metrics-"  # gunicorn.conf.py makes such a folder when METRICS_DIR names none
 PRIVATE_LEFT_SECONDS = 60.0
-RESERVED_BYTES = 256 * 1024
-MOST_DEAD = 16  # so many are folded into the archive, at a scrape
-MOST_MEMBERS = 64  # and when a process begins, for where nobody scrapes
+RESERVED_BYTES = {"counter": 64 * 1024, "histogram": 256 * 1024}
+MOST_DEAD = 8  # so many are folded into the archive, at a scrape
+MOST_MEMBERS = 32  # and when a process begins, for where nobody scrapes
 GUARD_SECONDS = 2.0
-_KINDS = ("counter", "histogram")  # a gauge of one process says nothing once it has ended: there are none
+_KINDS = tuple(RESERVED_BYTES)  # a gauge of one process says nothing once it has ended: there are none
 
 
 class FolderBusy(Exception):
@@ -74,7 +74,9 @@ class Folder:
             draft = Path(tempfile.mkdtemp(prefix="draft-", dir=self.path))
             for kind in _KINDS:
                 of_kind = [file for file in [*_files(old), *files] if file.name.startswith(kind)]
-                _write(draft / f"{kind}_archive.db", _merged(of_kind, accumulate=False))
+                archived = draft / f"{kind}_archive.db"
+                _reserve(archived, RESERVED_BYTES[kind])
+                _write(archived, _merged(of_kind, accumulate=False))
             (draft / "folded.json").write_text(json.dumps(sorted(dead)))
             draft.rename(self.path / f"archive-{_number(old) + 1}")
             self._tidy(dead)
@@ -96,7 +98,7 @@ class Folder:
             self._lock = os.open(self.path / f"{name}.member", os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         for kind in _KINDS:
-            _reserve(self.path / f"{kind}_{name}.db")
+            _reserve(self.path / f"{kind}_{name}.db", RESERVED_BYTES[kind])
         self._name = name
         if len(list(self.path.glob("*.member"))) > MOST_MEMBERS:
             with suppress(FolderBusy, OSError):
@@ -186,13 +188,13 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
-def _reserve(file: Path) -> None:
+def _reserve(file: Path, size: int) -> None:
     handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle, 0, RESERVED_BYTES)
+            os.posix_fallocate(handle, 0, size)
         else:  # macOS
-            os.write(handle, bytes(RESERVED_BYTES))
+            os.write(handle, bytes(size))
     finally:
         os.close(handle)
 
@@ -215,7 +217,6 @@ def _is_sound(file: Path) -> bool:
 
 
 def _write(file: Path, metrics: Iterable[Metric]) -> None:
-    _reserve(file)
     store = MmapedDict(str(file))  # type: ignore[no-untyped-call]
     for metric in metrics:
         for sample in metric.samples:
