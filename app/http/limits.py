@@ -99,17 +99,10 @@ def init_app(app: Flask, settings: Settings, platform: Platform) -> Limiter:
     def tell(response: Response) -> Response:
         tightest = _tightest(limiter)
         if tightest is not None:
-            used = tightest.limit.amount - tightest.remaining
             _write_headers(response, tightest)
-            caller = auth.find_caller()
-            if caller is not None and tightest.request_args[-1] == ORGANIZATION:
-                platform.quotas.note(
-                    caller.org_id,
-                    tightest.key,
-                    used=used,
-                    quota=tightest.limit.amount,
-                    window_seconds=tightest.limit.get_expiry(),
-                )
+        for counted in limiter.current_limits:
+            if counted.request_args[-1] == ORGANIZATION:
+                _note_usage(platform.quotas, counted)
         return response
 
     app.after_request(tell)
@@ -159,6 +152,14 @@ def _tightest(limiter: Limiter) -> RequestLimit | None:
     return min(exceeded or counted, key=lambda limit: limit.remaining, default=None)
 
 
+def _note_usage(quotas: Quotas, counted: RequestLimit) -> None:
+    caller = auth.find_caller()
+    if caller is not None:
+        quota = counted.limit.amount
+        window = counted.limit.get_expiry()
+        quotas.note(caller.org_id, counted.key, used=quota - counted.remaining, quota=quota, window_seconds=window)
+
+
 def _write_headers(response: Response, limit: RequestLimit) -> None:
     response.headers["RateLimit-Limit"] = str(limit.limit.amount)
     response.headers["RateLimit-Remaining"] = str(max(0, limit.remaining))
@@ -177,6 +178,8 @@ def _too_many(limiter: Limiter) -> Response:
     metrics.quota_refused("organization" if of_organization else "address")
     whose = "this organization" if of_organization else "this address"
     seconds = _seconds_until(limit)
-    response = problem(429, "quota_exceeded", f"{limit.limit} is allowed for {whose}. Come back in {seconds} seconds.")
+    response = problem(
+        429, "quota_exceeded", f"The quota of {whose} ({limit.limit}) is used up. Come back in {seconds} seconds."
+    )
     response.headers["Retry-After"] = str(seconds)
     return response

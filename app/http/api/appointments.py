@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from app.http.api import schemas
+from app.http.api import questions, schemas
 from app.http.api.operations import Asked, operation
 from app.services import api_reads
 from app.services.api_keys import READ
 
 
-@operation("GET", "/appointments", scope=READ, query=schemas.AppointmentsQuery, answer=schemas.AppointmentPage)
+@operation("GET", "/appointments", scope=READ, query=questions.AppointmentsQuery, answer=schemas.AppointmentPage)
 def list_appointments(asked: Asked) -> Mapping[str, Any]:
     """Appointments, the latest first"""
     equal = {"status": asked.query.status}

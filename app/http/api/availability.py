@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.http.api import schemas
+from app.http.api import questions, schemas
 from app.http.api.operations import Asked, operation
 from app.services import free_times
 from app.services.api_keys import READ
@@ -15,7 +15,7 @@ from app.services.api_keys import READ
     "GET",
     "/availability",
     scope=READ,
-    query=schemas.AvailabilityQuery,
+    query=questions.AvailabilityQuery,
     answer=schemas.Availability,
     problems=(502,),
 )

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from app.http.api import schemas
+from app.http.api import questions, schemas
 from app.http.api.operations import Asked, operation
 from app.services import api_reads
 from app.services.api_keys import READ
 
 
-@operation("GET", "/calls", scope=READ, query=schemas.CallsQuery, answer=schemas.CallPage)
+@operation("GET", "/calls", scope=READ, query=questions.CallsQuery, answer=schemas.CallPage)
 def list_calls(asked: Asked) -> Mapping[str, Any]:
     """Calls, the newest first"""
     equal = {"status": asked.query.status, "vapi_call_id": asked.query.call_id}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.http.api import schemas
+from app.http.api import questions, schemas
 from app.http.api.operations import Answered, Asked, operation
 from app.services import api_reads, replay
 from app.services.api_keys import READ, WRITE
@@ -13,7 +13,7 @@ from app.services.api_keys import READ, WRITE
 ONE = f"/deliveries/<int(max={api_reads.LARGEST_ID}):delivery_id>"
 
 
-@operation("GET", "/deliveries", scope=READ, query=schemas.DeliveriesQuery, answer=schemas.DeliveryPage)
+@operation("GET", "/deliveries", scope=READ, query=questions.DeliveriesQuery, answer=schemas.DeliveryPage)
 def list_deliveries(asked: Asked) -> Mapping[str, Any]:
     """Deliveries, the newest first"""
     equal = asked.query.model_dump(include={"status", "provider", "type"})

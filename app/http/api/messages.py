@@ -8,13 +8,13 @@ from uuid import UUID
 
 from flask import url_for
 
-from app.http.api import schemas
+from app.http.api import questions, schemas
 from app.http.api.operations import Answered, Asked, operation
 from app.services import api_messages, api_reads
 from app.services.api_keys import READ, WRITE
 
 
-@operation("GET", "/messages", scope=READ, query=schemas.MessagesQuery, answer=schemas.MessagePage)
+@operation("GET", "/messages", scope=READ, query=questions.MessagesQuery, answer=schemas.MessagePage)
 def list_messages(asked: Asked) -> Mapping[str, Any]:
     """Texts in and out, the newest first"""
     equal = asked.query.model_dump(include={"status", "direction", "channel"})
@@ -31,8 +31,8 @@ def show_message(asked: Asked, message_id: UUID) -> Mapping[str, Any]:
     "POST",
     "/messages",
     scope=WRITE,
-    headers=schemas.IdempotencyHeaders,
-    body=schemas.NewMessage,
+    headers=questions.IdempotencyHeaders,
+    body=questions.NewMessage,
     answer=schemas.Message,
     statuses=(202, 200),
     problems=(400, 409, 413, 415),
