@@ -108,6 +108,12 @@ class Supervisor:
             self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
             self._watcher.start()
 
+    def leave(self, name: str) -> None:
+        """Keep a service no more: whatever becomes of it now, it is not started again, and not stopped."""
+        with self._lock:
+            self._kept.pop(name, None)
+            self._remember()
+
     def stop(self) -> None:
         """Stop all, the last started first; each has its own bound, and none is left out when another fails."""
         self._stopping.set()

@@ -94,10 +94,25 @@ class House:
         eventually(self._answers, seconds=40, every=0.1)
 
     def kill(self, name: str) -> None:
-        """SIGKILL to a command and everything it has started."""
+        """SIGKILL to a command and everything it has started; it is started again."""
+        self._signal(name, signal.SIGKILL)
+
+    def keep_down(self, name: str) -> None:
+        """SIGKILL, for good."""
+        self._supervisor.leave(name)
+        self._signal(name, signal.SIGKILL)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: it lives and does nothing until `thaw`."""
+        self._signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self._signal(name, signal.SIGCONT)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
         process = psutil.Process(self._commands[name].pid)
         for one in [process, *process.children(recursive=True)]:
-            os.kill(one.pid, signal.SIGKILL)
+            os.kill(one.pid, number)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with self.platform.database.transaction(system=True) as session:
