@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -209,10 +210,8 @@ def _is_sound(file: Path) -> bool:
     try:
         for _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
             pass
-    except (RuntimeError, ValueError, OSError, IndexError):
+    except (RuntimeError, ValueError, OSError, IndexError, struct.error):
         return False
-    except Exception as error:  # noqa: BLE001 - struct.error, which is no subclass of anything better
-        return type(error).__name__ != "error"
     return True
 
 

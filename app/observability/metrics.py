@@ -23,28 +23,25 @@ from app.observability.counting import Folder
 
 OTHER = "other"
 PROVIDERS = frozenset({"vapi", "twilio", "google-calendar", "voicedesk"})
-TYPES = frozenset(
-    {
-        # Vapi's, as its documentation lists them
-        *("assistant-request", "tool-calls", "transfer-destination-request", "handoff-destination-request"),
-        *("knowledge-base-request", "voice-request", "status-update", "end-of-call-report", "conversation-update"),
-        *("transcript", "speech-update", "hang", "model-output", "phone-call-control", "transfer-update"),
-        *("user-interrupted", "language-change-detected", "voice-input", "assistant.started"),
-        # Twilio's and Google Calendar's, as our parsers call them
-        *("message.inbound", "message.status", "message.other", "calendar.sync", "calendar.changed"),
-        # our own
-        *("message.send", "message.check", "appointment.finish", "canary", "malformed"),
-    }
-)
 HANDLED = {  # what can die here: the rest is skipped, whatever it says
     "vapi": ("status-update", "end-of-call-report", "malformed"),
     "twilio": ("message.inbound", "message.status", "malformed"),
     "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
-    "voicedesk": ("message.send", "message.check", "appointment.finish", "canary"),
+    "voicedesk": ("message.send", "message.check", "appointment.finish", "calendar.sync", "calendar.watch", "canary"),
 }
+TYPES = frozenset(
+    {
+        *(event_type for types in HANDLED.values() for event_type in types),
+        # what is stored and skipped: Vapi's, as its documentation lists them, and Twilio's other channels
+        *("assistant-request", "tool-calls", "transfer-destination-request", "handoff-destination-request"),
+        *("knowledge-base-request", "voice-request", "conversation-update", "transcript", "speech-update", "hang"),
+        *("model-output", "phone-call-control", "transfer-update", "user-interrupted", "language-change-detected"),
+        *("voice-input", "assistant.started", "message.other"),
+    }
+)
 ENDINGS = ("processed", "skipped", "dead")
 OUTCOMES = frozenset({*ENDINGS, "retry", "waiting", "lost"})
-WHERE = frozenset({"web", "delivery", "job", "worker", "scheduler", "cli", "thread", "watch"})
+WHERE = frozenset({"web", "delivery", "job", "scheduler", "cli", "thread"})
 ANSWERS = frozenset({"tool-calls", "assistant-request", "transfer-destination-request"})
 HTTP_CODES = frozenset(
     {"request_entity_too_large", "method_not_allowed", "bad_request", "internal", "length_required", "not_found"}

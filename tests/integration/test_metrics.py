@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from flask import Flask
@@ -14,7 +14,8 @@ from flask import Flask
 from app import create_app
 from app.integrations.breaker import VAPI, circuits, protected
 from app.observability import metrics
-from app.services import canary
+from app.observability.errors import Where
+from app.services import canary, handlers
 from app.services.drain import Drain
 from app.services.measurements import GAUGES, PARTS
 from tests.circuits import Provider
@@ -215,6 +216,15 @@ def test_nothing_that_is_sent_makes_a_new_series_or_is_shown(app, people, client
     secret = {str(salon.id), salon.vapi_token, salon.number, salon.name, "+4915112345678", "made-up"}
     assert [one for one in secret if one in shown] == []
     assert [one for one in secret if any(one in value for value in label_values(after))] == []
+
+
+def test_everything_that_the_house_handles_and_every_door_of_errors_is_on_the_lists():
+    for provider, kind in handlers._HANDLERS:
+        if provider != "test":
+            assert provider in metrics.PROVIDERS
+            assert kind in metrics.TYPES
+            assert kind in metrics.HANDLED[provider]
+    assert set(get_args(Where)) == metrics.WHERE
 
 
 def test_every_label_is_one_of_a_few_and_never_whose_it_is():
