@@ -19,7 +19,10 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.observability.logging import get_logger
 from app.redis import FAST_TIMEOUT_SECONDS, RedisAway, RedisLink
+
+log = get_logger(__name__)
 
 # The strategy is part of the prefix: another one over the same keys finds values of another type.
 KEY_PREFIX = "voicedesk:quota:moving"
@@ -66,9 +69,9 @@ class Quotas:
             try:
                 counted = self._redis.use(lambda _: shared.acquire_entry(key, limit, window_seconds, amount))
             except RedisAway:
-                self._counts_alone = True
+                self._count_alone(True)
             else:
-                self._counts_alone = False
+                self._count_alone(False)
                 return counted
         return self._alone.acquire(key, limit=limit, window_seconds=window_seconds, amount=amount)
 
@@ -79,7 +82,7 @@ class Quotas:
             try:
                 return self._redis.use(lambda _: shared.get_moving_window(key, limit, window_seconds))
             except RedisAway:
-                self._counts_alone = True
+                self._count_alone(True)
         return self._alone.used(key, window_seconds=window_seconds)
 
     def cannot_count(self) -> bool:
@@ -99,6 +102,9 @@ class Quotas:
         At most one command to Redis in five seconds for each organization, and none below 90 %.
         """
         known = self._near.get(org_id)
+        if known and known[1].key != key:  # its quota was changed: the old count tells nothing any more
+            self._forget(org_id)
+            known = None
         if used < NEAR_SHARE * quota or (known and time.monotonic() - known[0] < NOTE_EVERY_SECONDS):
             return
         self._near[org_id] = (time.monotonic(), _Near(key, quota, window_seconds))
@@ -116,11 +122,12 @@ class Quotas:
 
     def near_limit(self) -> list[Usage]:
         """The organizations at 90 % of their API quota or more just now: of all processes, or of this one alone."""
-        near = {org_id: where for org_id, (_, where) in self._near.copy().items()}
+        near: dict[UUID, _Near] = {}
         try:
             stored = self._redis.use(lambda redis: cast(dict[bytes, bytes], redis.hgetall(NEAR_KEY)))
         except RedisAway:
             stored = {}
+            near = {org_id: where for org_id, (_, where) in self._near.copy().items()}
         for org, line in stored.items():
             quota, window, key = line.decode().split(" ", 2)
             near[UUID(org.decode())] = _Near(key, int(quota), int(window))
@@ -132,6 +139,11 @@ class Quotas:
             else:
                 self._forget(org_id)
         return sorted(found, key=lambda usage: str(usage.org_id))
+
+    def _count_alone(self, alone: bool) -> None:
+        if alone is not self._counts_alone:
+            self._counts_alone = alone
+            log.warning("quotas.counted_alone" if alone else "quotas.counted_together")
 
     def _forget(self, org_id: UUID) -> None:
         self._near.pop(org_id, None)
