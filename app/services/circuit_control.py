@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from app.errors import InvalidInput, TemporaryFailure
-from app.integrations.breaker import CIRCUITS, circuits
+from app.integrations.breaker import CIRCUITS, POLL_SECONDS, circuits
 from app.models.attempts import wake_waiting
 from app.observability.logging import get_logger
 
@@ -48,12 +48,13 @@ def reset(platform: Platform, name: str | None, *, actor: str) -> list[dict[str,
     and ConfigurationError for a name that no circuit has.
     """
     _refuse_guess(platform)
-    circuits.reset(name)
     woken = {}
     for circuit in [name] if name else CIRCUITS:
         with platform.database.transaction(system=True) as session:
-            woken[circuit] = wake_waiting(session, circuit)
+            # Before the reset, or this process's own listener would wake them uncounted; due when all have heard.
+            woken[circuit] = wake_waiting(session, circuit, after_seconds=POLL_SECONDS)
         log.info("circuit.reset", circuit=circuit, actor=actor, deliveries=woken[circuit])
+    circuits.reset(name)
     platform.bell.ring_now()
     return [{**row, "woken": woken.get(row["name"])} for row in show(platform)]
 

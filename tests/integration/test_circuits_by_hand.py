@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import text
 
 from app import create_app
-from app.integrations.breaker import TWILIO_SMS, VAPI, circuits
+from app.integrations.breaker import TWILIO_SMS, VAPI, Circuits, circuits
 from app.models.inbox import NewDelivery
 from app.models.inbox import insert_own_work as plan
-from tests.circuits import Provider, forget, joining, state_of, wait_for
+from app.redis import RedisLink
+from tests.circuits import Provider, state_of, wait_for
 from tests.command_line import CommandLine
 
 
@@ -38,8 +39,8 @@ def test_the_setting_says_how_many_failures_open_a_circuit_for_all(shared, own_v
 
 def test_a_reset_reaches_the_other_processes_and_wakes_what_waited(shared, own_valkey, people):
     platform = shared.extensions["platform"]
-    made = []
-    other = joining(own_valkey.url, made)()
+    other = Circuits()
+    other.connect(RedisLink(own_valkey.url), 60, failures=2)
     Provider(circuits).fail(2)
     wait_for(lambda: state_of(other) != "closed")
     with platform.database.transaction(people.salon.id) as session:
@@ -64,7 +65,6 @@ def test_a_reset_reaches_the_other_processes_and_wakes_what_waited(shared, own_v
     assert (rows[VAPI]["state"], rows[VAPI]["woken"], rows[TWILIO_SMS]["woken"]) == ("closed", 1, None)
     wait_for(lambda: state_of(other) == "closed")
     other.close()
-    forget(own_valkey.url)
 
 
 def test_all_are_reset_at_once(shared):
