@@ -27,9 +27,10 @@ TYPE = "canary"
 INTEGRATION_ID = UUID("00000000-0000-4000-8000-0000000ca9a2")  # its keys are unique within this
 MISSED_AFTER = 2.0  # intervals without one that came through
 # A share of the interval, and a least of seconds: a canary that no worker has begun by then is one that
-# none has taken, and is asked again at once instead of an interval later. With the usual 60 s a worker that
-# stops right after a canary is known by the second one that it did not take, after 110 s at the latest.
-TAKEN_WITHIN = 0.25
+# none has taken, and is asked again at once instead of an interval later. Looked at every 10 s, with one
+# every 60 s: a worker that stops right after a canary leaves the next one, planted after 70 s at the latest,
+# and the second at 80 s; both are known at 90 s. So there is time to look twice within two minutes.
+TAKEN_WITHIN = 0.15
 TAKEN_WITHIN_AT_LEAST_SECONDS = 3.0
 
 

@@ -7,9 +7,11 @@ import threading
 from uuid import uuid4
 
 import pytest
+from flask_migrate import upgrade
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from app import create_app
 from app.errors import PermanentFailure, TemporaryFailure
 from app.models import attempts, lanes
 from app.models.attempts import Ending
@@ -20,6 +22,8 @@ from app.services.drain import Drain
 from app.services.own_work import OwnWork, plan
 from app.services.platform import Platform
 from app.services.replay import replay
+from app.services.webhook_quotas import measure
+from tests.conftest import make_settings
 
 
 class _Crash(Exception):
@@ -271,3 +275,20 @@ def test_a_roll_up_that_dies_in_the_middle_changes_nothing(platform, people):
         raise _Crash
     assert sums(platform)[0] == 2
     assert rows(platform, "SELECT count(*) FROM ledger_entries WHERE at = 'epoch'") == [(0,)]
+
+
+def test_a_migration_opens_the_books_with_what_is_there_and_nobody_is_over_a_quota_for_it(empty_database_urls):
+    app = create_app(make_settings(empty_database_urls, webhook_quota_per_hour=1))
+    platform = app.extensions["platform"]
+    with app.app_context():
+        upgrade(revision="0002")
+    deliveries = "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, status) VALUES "
+    organization = uuid4()
+    change(platform, f"INSERT INTO organizations VALUES ('{organization}', 'Old', 'UTC', null, null, null, '{{}}')")
+    for status in ("received", "retrying", "processed", "processed", "skipped", "dead"):
+        change(platform, f"{deliveries} ('{organization}', 'vapi', 't', 'k', 'l', '{status}')")
+    with app.app_context():
+        upgrade()
+    assert sums(platform) == (6, 2, 1, 1, 2)
+    assert measure(platform) == []
+    platform.close()
