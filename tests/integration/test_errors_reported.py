@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,29 @@ def post(settings: Settings) -> Iterator[Post]:
     sentry_sdk.get_client().close(timeout=0)
     sentry_sdk.get_global_scope().set_client(None)
     sentry_sdk.get_isolation_scope().clear()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[tuple[str, list[bytes]]]:
+    """A DSN whose server is here, and the bodies that it was posted."""
+    got: list[bytes] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(gzip.decompress(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://0123456789abcdef@127.0.0.1:{server.server_port}/1", got
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=5)
 
 
 def fail(*_args: Any, **_kwargs: Any) -> Any:
@@ -284,38 +309,44 @@ def test_a_job_that_fails_is_counted_and_reported_once(
 
 
 def test_a_scheduler_outlives_a_bad_round_and_reports_it(
-    database_urls: Urls, own_valkey: EmbeddedValkey, tmp_path: Path
+    database_urls: Urls, own_valkey: EmbeddedValkey, tmp_path: Path, mailbox: tuple[str, list[bytes]]
 ) -> None:
+    dsn, got = mailbox
     script = tmp_path / "failing_scheduler.py"
     script.write_text(
-        f"from workers import scheduler\ndef fail(_):\n    raise RuntimeError('{WORDS}')\n"
+        "import sys\nfrom workers import scheduler\ndef fail(_):\n    raise RuntimeError(sys.argv[1])\n"
         "scheduler.register = fail\nraise SystemExit(scheduler.main())\n"
     )
-    environment = environment_of(make_settings(database_urls, redis_url=own_valkey.url)) | {"PYTHONPATH": str(ROOT)}
+    settings = make_settings(database_urls, redis_url=own_valkey.url, sentry_dsn=dsn)
+    environment = environment_of(settings) | {"PYTHONPATH": str(ROOT)}
     said = tmp_path / "scheduler.log"
     with said.open("w") as log:
-        process = subprocess.Popen([sys.executable, script], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, script, WORDS], env=environment, stdout=log, stderr=log)
     try:
         counts = ErrorCounts(RedisLink(own_valkey.url))
         eventually(lambda: counts.totals()["5m"].get("scheduler:RuntimeError", 0) >= 2, seconds=30)
+        eventually(lambda: b'"scheduler:RuntimeError"' in b"".join(got))
         process.terminate()
         assert process.wait(timeout=15) == 0
     finally:
         process.kill()
         process.wait(timeout=5)
     assert "scheduler.failed" in said.read_text()
-    assert WORDS not in said.read_text()
+    assert WORDS not in said.read_text() + b"".join(got).decode()
 
 
-def test_what_nobody_caught_is_told_without_its_text(database_urls: Urls, own_valkey: EmbeddedValkey) -> None:
+def test_what_nobody_caught_is_told_without_its_text(
+    database_urls: Urls, own_valkey: EmbeddedValkey, mailbox: tuple[str, list[bytes]]
+) -> None:
+    dsn, got = mailbox
     script = (
-        "import threading\nfrom wsgi import app\n"
-        f"def fail():\n    raise RuntimeError('{WORDS}')\n"
+        "import sys, threading\nfrom wsgi import app\n"
+        "def fail():\n    raise RuntimeError(sys.argv[1])\n"
         "thread = threading.Thread(target=fail)\nthread.start()\nthread.join()\nfail()\n"
     )
-    environment = environment_of(make_settings(database_urls, redis_url=own_valkey.url))
+    environment = environment_of(make_settings(database_urls, redis_url=own_valkey.url, sentry_dsn=dsn))
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, WORDS], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     told = [json.loads(line) for line in done.stderr.strip().splitlines()]
@@ -323,6 +354,10 @@ def test_what_nobody_caught_is_told_without_its_text(database_urls: Urls, own_va
     assert WORDS not in done.stderr
     totals = ErrorCounts(RedisLink(own_valkey.url)).totals()["5m"]  # told in the last moment of the process
     assert totals == {"thread:RuntimeError": 1, "cli:RuntimeError": 1}
+    sent = b"".join(got).decode()  # likewise
+    assert '"thread:RuntimeError"' in sent
+    assert '"cli:RuntimeError"' in sent
+    assert WORDS not in sent
 
 
 # --- Sentry -----------------------------------------------------------------------------------
