@@ -33,12 +33,13 @@ class Piece:
     next: Cursor | None
 
 
-# The next deliveries in the order of their ending, as the CTE ``piece``. A walk passes each row once,
+# The next deliveries of some statuses in the order of their ending, as the CTE ``piece``. A walk passes each row once,
 # whether or not it deletes anything there, so that no piece looks again at what an earlier one has left.
 _PIECE = """
 WITH piece AS MATERIALIZED (
-    SELECT id, org_id, integration_id, event_key, status, finished_at FROM webhook_delivery_log
+    SELECT id, org_id, integration_id, event_key, finished_at FROM webhook_delivery_log
     WHERE finished_at >= :at AND (finished_at, id) > (:at, :id) AND finished_at < now() - make_interval(secs => :age)
+      AND status = ANY (CAST(:statuses AS text[]))
     ORDER BY finished_at, id LIMIT :most
 )
 """
@@ -53,8 +54,7 @@ _KEYS = (
     + f"""
 , gone AS (
     DELETE FROM processed_webhook_events k USING piece p
-    WHERE p.status IN ('processed', 'skipped')
-      AND k.integration_id = p.integration_id AND k.event_key = p.event_key RETURNING 1
+    WHERE k.integration_id = p.integration_id AND k.event_key = p.event_key RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), {_END}
 """
@@ -96,8 +96,8 @@ DEAD = ("dead",)
 
 def delete_keys(session: Session, cursor: Cursor, *, age_seconds: float, most: int) -> Piece:
     """Dedup keys of what ended well more than ``age_seconds`` ago, from ``cursor`` on."""
-    row = session.execute(text(_KEYS), _values(cursor, age_seconds, most)).one()
-    return _piece(row, most)
+    values = {**_values(cursor, age_seconds, most), "statuses": list(FINISHED_WELL)}
+    return _piece(session.execute(text(_KEYS), values).one(), most)
 
 
 def delete_deliveries(
