@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +18,7 @@ from app.errors import DatabaseUnavailable, VoicedeskError
 from app.integrations.breaker import circuits
 from app.integrations.vapi import VapiClient
 from app.models import ledger
+from app.models.deliveries import list_dead
 from app.models.lanes import oldest_within_quota
 from app.services import canary
 from app.services.alerts import open_alerts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 1.0
 BOOKS_SECONDS = 5.0  # adding them up is the dearest look
 LOOK_MS = 2000
+DEAD_WITHIN = timedelta(hours=1)
 PROBE_SECONDS = 30.0
 FIRST_PROBE_WAIT_SECONDS = 1.0
 
@@ -76,6 +78,7 @@ def _queue(platform: Platform) -> dict[str, Any]:
         seen = canary.look(platform)
         facts: dict[str, Any] = {
             "oldest_waiting_seconds": oldest,
+            "dead_last_hour": _dead_lately(platform),
             "canary": {"age_seconds": seen.age_seconds, "by": seen.by, "missed": seen.missed},
             "workers_idle": seen.workers_idle,
             "ledger": platform.lately.ask("ledger", BOOKS_SECONDS, lambda: _books(platform)),
@@ -99,6 +102,11 @@ def _queue(platform: Platform) -> dict[str, Any]:
 def _oldest_waiting(platform: Platform) -> float:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
         return round(oldest_within_quota(session), 1)
+
+
+def _dead_lately(platform: Platform) -> int:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
+        return sum(trouble.count for trouble in list_dead(session, within=DEAD_WITHIN, except_codes=()))
 
 
 def _books(platform: Platform) -> dict[str, Any]:

@@ -144,7 +144,9 @@ def test_the_queue_tells_how_work_moves_and_names_nobody(app, platform, people):
     assert report["canary"]["age_seconds"] < 30
     assert report["canary"]["missed"] is False
     assert report["oldest_waiting_seconds"] < 30
-    assert report["open_alerts"] == 0
+    assert report["open_alerts"] == report["dead_last_hour"] == 0
+    change(platform, "UPDATE webhook_delivery_log SET status = 'dead', finished_at = now() WHERE event_key = 'b'")
+    assert look_at_queue(app)[1]["dead_last_hour"] == 1
     assert report["circuits"]["twilio_sms"] == "closed"
     for secret in (str(people.salon.id), str(people.dental.id), people.salon.name, "secret", str(canary.CANARY_ORG_ID)):
         assert secret not in str(report)
