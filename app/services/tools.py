@@ -108,15 +108,7 @@ def book_appointment(asking: Asking, args: BookAppointment) -> str:
         call_id=asking.call_id,
         tool_call_id=asking.tool_call_id,
     )
-    try:
-        row = appointments.hold(asking.platform, asking.business, booking)
-        asking.held = row.id
-        row = _push(asking, row)
-    except (SlotTaken, InvalidInput) as error:
-        return _refuse_time(asking, wanted, error)
-    except TemporaryFailure:
-        return unfinished(asking)
-    return _say_done(asking, row)
+    return _settle(asking, wanted, lambda: appointments.hold(asking.platform, asking.business, booking))
 
 
 def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
@@ -124,8 +116,13 @@ def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
     asking.done = "Moved to"
     wanted = _slot(asking, args.new_start)
     row = _find(asking, args.phone, args.start)
+    return _settle(asking, wanted, lambda: appointments.move(asking.platform, asking.business, row.id, wanted))
+
+
+def _settle(asking: Asking, wanted: Period, take: Callable[[], Appointment]) -> str:
+    """``take`` the slot in our own rows, write it to the calendar, and say what came of it."""
     try:
-        row = appointments.move(asking.platform, asking.business, row.id, wanted)
+        row = take()
         asking.held = row.id
         row = _push(asking, row)
     except (SlotTaken, InvalidInput) as error:
