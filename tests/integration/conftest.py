@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from app.services.drain import Drain
 from app.services.platform import Platform
@@ -33,3 +36,29 @@ def settle(platform: Platform) -> Callable[..., None]:
         eventually(step, seconds=seconds)
 
     return until
+
+
+@pytest.fixture
+def served(app: Flask) -> Iterator[str]:
+    """Where the application answers over HTTP, for those who call it from outside."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join(timeout=10)
+    server.server_close()
+
+
+@pytest.fixture
+def another(platform: Platform) -> Iterator[Callable[..., Platform]]:
+    """Another process's platform over the same database; all circuits are this test process's."""
+    made: list[Platform] = []
+
+    def make(**overrides: Any) -> Platform:
+        made.append(Platform(platform.settings.model_copy(update=overrides)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

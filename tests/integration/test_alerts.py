@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +15,8 @@ from app.models import alerts as rows
 from app.services.alerts import open_alerts
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
-from sandbox.valkey import EmbeddedValkey
 from tests.command_line import CommandLine
-from tests.conftest import Urls, make_settings, run_as_superuser
+from tests.conftest import Urls, make_settings
 from tests.eventually import eventually
 
 TOKEN, CHANNEL = "xoxb-of-the-tests", "C0123456789"
@@ -30,20 +28,6 @@ def settings(database_urls: Urls, world: RemoteWorld) -> Settings:
     world.slack_token(TOKEN)
     world.slack_channel(CHANNEL, "alerts")
     return make_settings(database_urls, world, **QUICK)
-
-
-@pytest.fixture
-def another(platform: Platform) -> Iterator[Callable[..., Platform]]:
-    """Another process's platform over the same database; all circuits are this test process's."""
-    made: list[Platform] = []
-
-    def make(**overrides: Any) -> Platform:
-        made.append(Platform(platform.settings.model_copy(update=overrides)))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def told(world: RemoteWorld) -> list[str]:
@@ -268,75 +252,3 @@ def test_open_alerts_can_be_listed(app, platform):
     note(platform, "circuit_open:vapi")
     (listed,) = CommandLine(app).data("alerts", "list")
     assert (listed["key"], listed["told_at"]) == ("circuit_open:vapi", None)
-
-
-# --- with the database away --------------------------------------------------------------------
-
-
-@pytest.fixture
-def away(postgres, database_urls) -> Iterator[Callable[[], None]]:
-    """Cut this test's database off, as an outage does; `back` afterwards."""
-    name = database_urls.name
-
-    def cut() -> None:
-        run_as_superuser(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        run_as_superuser(postgres, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-
-    yield cut
-    run_as_superuser(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-
-def tick_until(*platforms: Platform, holds: Callable[[], object], seconds: float = 20) -> None:
-    def step() -> object:
-        for one in platforms:
-            one.watcher.tick()
-        return holds()
-
-    eventually(step, seconds=seconds)
-
-
-@pytest.mark.parametrize("with_redis", [True, False])
-def test_a_lost_database_is_told_while_it_is_away_and_its_return_afterwards(
-    platform, another, away, world, valkey, postgres, database_urls, with_redis
-):
-    first = another(redis_url=valkey.url if with_redis else None)
-    second = another(redis_url=valkey.url if with_redis else None)
-    forget(valkey)
-    watching = (first, second) if with_redis else (first,)
-    for one in watching:
-        one.watcher.tick()
-    away()
-    tick_until(*watching, holds=lambda: told(world))
-    for _ in range(3):
-        for one in watching:
-            one.watcher.tick()
-    assert told(world) == [":red_circle: The database cannot be reached"]
-    run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} ALLOW_CONNECTIONS true")
-    tick_until(*watching, holds=lambda: len(told(world)) == 2)
-    assert told(world)[1] == ":white_check_mark: The database is back"
-    for _ in range(3):
-        for one in watching:
-            one.watcher.tick()
-    assert len(told(world)) == 2
-
-
-def test_a_process_that_dies_while_the_database_is_away_leaves_its_note_to_others(
-    platform, another, away, world, valkey, postgres, database_urls
-):
-    forget(valkey)
-    dying, other = another(redis_url=valkey.url), another(redis_url=valkey.url)
-    other.watcher.tick()
-    away()
-    tick_until(dying, holds=lambda: told(world))
-    run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} ALLOW_CONNECTIONS true")
-    tick_until(other, holds=lambda: len(told(world)) == 2)
-    assert told(world)[1] == ":white_check_mark: The database is back"
-
-
-def forget(valkey: EmbeddedValkey) -> None:
-    import redis
-
-    client = redis.Redis.from_url(valkey.url)
-    for key in client.scan_iter("voicedesk:*"):
-        client.delete(key)
-    client.close()
