@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 
 from app import create_app
 from app.config import Environment
+from app.observability import sentry_check
 from app.queue import QUEUE_NAME
 from app.services import readiness
 from app.services.readiness import CHECKS, house
@@ -195,6 +196,13 @@ def test_sentry_configuration_wants_a_dsn_and_a_release(platform):
     assert check(platform, "Sentry Configuration")["status"] == "WARN"
     platform.settings = platform.settings.model_copy(update={"release": "1.2"})
     assert check(platform, "Sentry Configuration")["status"] == "PASS"
+
+
+def test_without_sentry_a_report_is_made_and_one_with_personal_data_in_it_fails(platform, monkeypatch):
+    found = check(platform, "Error Reporting")
+    assert (found["status"], "without personal data" in found["reason"]) == ("PASS", True)
+    monkeypatch.setattr(sentry_check, "scrub", lambda event, _hint: event)
+    assert check(platform, "Error Reporting")["status"] == "FAIL"
 
 
 def test_error_reporting_passes_when_sentry_takes_a_report_and_fails_in_production_when_it_does_not(platform, sentry):
