@@ -99,7 +99,9 @@ def appointments() -> None:
 
 
 @appointments.command(
-    "list", cls=DataCommand, columns=("id", "starts_at", "name", "phone", "status", "calendar_action")
+    "list",
+    cls=DataCommand,
+    columns=("id", "starts_at", "name", "phone", "status", "calendar_action", "conflict_since", "external_conflict"),
 )
 @of_org
 @most

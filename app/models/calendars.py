@@ -203,11 +203,11 @@ def _is_of(channel: type[CalendarChannel]) -> ColumnElement[bool]:
 
 def _is_lasting(channel: type[CalendarChannel], calendar_id: Any) -> ColumnElement[bool]:
     """In use, for this calendar (one opened by hand is believed to be), and not about to end."""
-    renew_before = func.least(RENEW_BEFORE, (channel.expires_at - channel.created_at) * RENEW_AT)
+    lives, left = (func.extract("epoch", channel.expires_at - since) for since in (channel.created_at, func.now()))
     return and_(
         channel.stopped_at.is_(None),
         or_(channel.calendar_id.is_(None), channel.calendar_id == calendar_id),
-        or_(channel.expires_at.is_(None), channel.expires_at - func.now() > renew_before),
+        or_(channel.expires_at.is_(None), left > func.least(RENEW_BEFORE.total_seconds(), lives * RENEW_AT)),
     )
 
 

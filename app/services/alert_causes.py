@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from app.integrations.breaker import circuits
+from app.models.appointments import list_conflicts
 from app.models.calendars import list_lapsing
 from app.models.deliveries import Trouble, list_dead, list_refused_credentials, list_set_aside
 from app.models.lanes import oldest_within_quota
@@ -30,10 +31,11 @@ LAPSING_WITHIN = timedelta(hours=24)
 EXPECTED_CODES = ("opted_out",)  # a customer's wish: dead, and nobody's trouble
 LOOK_TIMEOUT_MS = 5_000
 MOST_KINDS_TOLD = 3
+MOST_IDS_TOLD = 5
 
 # One look at these may fall into the moment after an outage or a deploy: only two in a row count.
 TWICE = frozenset({"oldest_waiting", "ledger_broken", "canary_missed", "workers_idle"})
-_PROVIDER_OF_WORK = {"message": "twilio", "appointment": "google-calendar"}
+_PROVIDER_OF_WORK = {"message": "twilio", "appointment": "google-calendar", "calendar": "google-calendar"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,18 @@ def _lapsing_channels(platform: Platform) -> Iterable[Cause]:
         yield Cause("calendar_channel_lapsing", f"{channel.integration_id}:{channel.resource_id}", facts)
 
 
+def _calendar_conflicts(platform: Platform) -> Iterable[Cause]:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_TIMEOUT_MS) as session:
+        found = list_conflicts(session)
+    of: dict[str, list[str]] = {}
+    for org_id, appointment_id in found:
+        of.setdefault(str(org_id), []).append(str(appointment_id))
+    for org, ids in of.items():
+        yield Cause(
+            "calendar_conflict", org, {"org_id": org, "count": len(ids), "appointment_ids": ids[:MOST_IDS_TOLD]}
+        )
+
+
 def _unknown_messages(platform: Platform) -> Iterable[Cause]:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_TIMEOUT_MS) as session:
         found = count_unknown(session, older_than=UNKNOWN_FOR)
@@ -204,6 +218,7 @@ SHARED: tuple[Look, ...] = (
     Look(frozenset({"ledger_broken"}), _books),
     Look(frozenset({"credentials_refused"}), _refused_credentials),
     Look(frozenset({"calendar_channel_lapsing"}), _lapsing_channels),
+    Look(frozenset({"calendar_conflict"}), _calendar_conflicts),
     Look(frozenset({"message_unknown"}), _unknown_messages),
     Look(frozenset({"webhook_quota_near", "webhook_quota_reached"}), _webhook_quotas),
     Look(frozenset({"api_quota_near", "api_quota_reached"}), _api_quotas),

@@ -110,9 +110,17 @@ WORDINGS: dict[str, Wording] = {
     "calendar_channel_lapsing": Wording(
         "A Google push channel is about to lapse",
         "The Google push channel has a successor",
-        "From then on nobody tells us of changes that people make in this calendar.",
-        "Open a new channel for the calendar.",
-        "flask --app wsgi integration list",
+        "From then on changes that people make in this calendar are seen only every quarter of an hour.",
+        "A successor should have been opened by itself: see why the calendar.watch deliveries fail.",
+        "flask --app wsgi calendar channels",
+    ),
+    "calendar_conflict": Wording(
+        "Two things at one time in an organization's calendar",
+        "No booking collides in the organization's calendar any more",
+        "Somebody entered an event on top of a booking, or dragged one booking onto another. Both stand; the customer"
+        " has been told nothing.",
+        "Ask the business which it keeps and move or cancel the other in the calendar; whoever is concerned is texted.",
+        "flask --app wsgi appointments list --org ID",
     ),
     "credentials_refused": Wording(
         "{provider} refuses an organization's credentials",

@@ -189,12 +189,17 @@ class Outcomes:
         return ZoneInfo(self.business.timezone)
 
 
+def period_of(event: CalendarEvent) -> Period | None:
+    """Where the event is; None for one that was deleted."""
+    if event.status == "cancelled" or event.start is None or event.end is None:
+        return None
+    return Period(event.start, event.end)
+
+
 def _found_elsewhere(snapshot: Snapshot, event: CalendarEvent | None) -> Period | None:
     """Where the event is that was to be created, when that is not where it should be."""
-    if snapshot.action != CalendarAction.CREATE or event is None or event.start is None or event.end is None:
-        return None
-    found = Period(event.start, event.end)
-    return None if found.is_about(snapshot.period) else found
+    found = period_of(event) if event is not None and snapshot.action == CalendarAction.CREATE else None
+    return None if found is None or found.is_about(snapshot.period) else found
 
 
 def _is_creating(row: Appointment) -> bool:

@@ -26,7 +26,7 @@ from app.integrations.google_calendar import CalendarEvent, GoogleCalendarCreden
 from app.integrations.retrying import with_retries
 from app.models.appointments import Appointment, CalendarAction
 from app.services.appointments import offer
-from app.services.calendar_outcomes import Outcomes, Snapshot
+from app.services.calendar_outcomes import Outcomes, Snapshot, period_of
 from app.services.slots import Period
 
 if TYPE_CHECKING:
@@ -157,10 +157,10 @@ class Pusher:
             if _is_taken(busy, snapshot.period, own=snapshot.previous or snapshot.period):
                 # What keeps the new time busy may be our own event: an earlier try may have got through.
                 event = google.get_event(credentials, event_id=snapshot.event_id, timeout_seconds=self._time())
-                if event.status == "cancelled" or event.start is None or event.end is None:
+                now_at = period_of(event)
+                if now_at is None:
                     outcomes.new_creation(snapshot)
                     return
-                now_at = Period(event.start, event.end)
                 if now_at == snapshot.period:
                     outcomes.done(snapshot, event)
                     return
@@ -172,8 +172,7 @@ class Pusher:
             try:
                 event = self._patch(credentials, snapshot, etag)
             except PreconditionFailed:  # somebody edited it meanwhile; the customer's new time still holds
-                fresh = google.get_event(credentials, event_id=snapshot.event_id, timeout_seconds=self._time())
-                event = self._patch(credentials, snapshot, fresh.etag)
+                event = self._patch_anew(credentials, snapshot)
         except ResourceGone:
             outcomes.new_creation(snapshot)
             return
@@ -188,6 +187,17 @@ class Pusher:
             etag=etag,
             timeout_seconds=self._time(),
         )
+
+    def _patch_anew(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot) -> CalendarEvent:
+        """The same on what the event is now, unless another of us has done it. Raises TemporaryFailure for a race."""
+        fresh = self.platform.google.get_event(credentials, event_id=snapshot.event_id, timeout_seconds=self._time())
+        now_at = period_of(fresh)
+        if now_at is not None and now_at.is_about(snapshot.period):
+            return fresh
+        try:
+            return self._patch(credentials, snapshot, fresh.etag)
+        except PreconditionFailed:
+            raise TemporaryFailure("the event keeps changing", code="busy_event") from None
 
     def _delete(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot) -> bool:
         """Delete the event, if there may be one; True when that is left for the finisher to do again.

@@ -101,6 +101,7 @@ _APPOINTMENT = (
     "call_id",
     "tool_call_id",
     "external_conflict",
+    "conflict_since",
     "failure",
     "version",
     "texted_version",

@@ -1,8 +1,8 @@
 """The watcher: one thread per process that sees what is wrong and has people told when that changes.
 
 Owns when is looked, and who looks. Every process looks for what it may have lost by itself; one of all
-(a row with a lease, as the sweeper has it) looks at the common things, tends the canary, rolls the ledger up,
-ends what is over and tells. What is wrong is alert_causes.py's business, what is said alerts.py's. Nothing
+(a row with a lease, as the sweeper has it) looks at the common things, tends canary and calendars, rolls the
+ledger up, ends what is over and tells. What is wrong is alert_causes.py's business, what is said alerts.py's. Nothing
 here runs in a request's thread, or holds one up. Begins on first use, because threads do not survive a fork.
 """
 
@@ -19,7 +19,7 @@ from app.models import alerts as rows
 from app.models.operations import hold_singleton, release_singleton
 from app.observability.errors import report
 from app.observability.logging import get_logger
-from app.services import alert_causes, ledger
+from app.services import alert_causes, calendar_channels, calendar_sync, ledger
 from app.services.alert_causes import SHARED, TWICE, Cause, Look, Steadiness
 from app.services.alert_notebook import Note, Notebook
 from app.services.alert_texts import Telling
@@ -155,6 +155,7 @@ class Watcher:
 
     def _look_for_all(self) -> None:
         self._roll_up()
+        self._tend_calendars()
         found: dict[str, Cause] = {}
         looked_for: set[str] = set()
         for look in (alert_causes.canary_look(self._redis), *SHARED):
@@ -193,6 +194,15 @@ class Watcher:
             raise
         except Exception as error:  # noqa: BLE001 - rolling up can wait
             report(error, where="thread", event="watcher.not_rolled_up")
+
+    def _tend_calendars(self) -> None:
+        for tend in (calendar_sync.tend, calendar_channels.tend):
+            try:
+                tend(self._platform)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - a calendar that is not tended must not blind the watcher
+                report(error, where="thread", event="watcher.calendars_not_tended")
 
     def _tell(self) -> None:
         """Tell what is untold, one message after the other, while this process is the one that tells."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.services.drain import Drain
 from app.services.platform import Platform
@@ -38,10 +38,15 @@ def settle(platform: Platform) -> Callable[..., None]:
     return until
 
 
+class _Silent(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing: an access line of the test's server is none of the product's."""
+
+
 @pytest.fixture
 def served(app: Flask) -> Iterator[str]:
     """Where the application answers over HTTP, for those who call it from outside."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Silent)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
