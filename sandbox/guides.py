@@ -9,6 +9,7 @@ guides say. Exit code 1 when a command fails or a block says neither.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,7 @@ def main() -> int:
     for place in silent:
         print(f"!! {place} does not run, and does not say what it needs")
     os.umask(0o077)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the house is stopped then, too
     with tempfile.TemporaryDirectory(prefix="voicedesk-guides-") as folder:
         demo = Demo(Installation(ROOT, Path(folder) / "demo", free_port()))
         try:
