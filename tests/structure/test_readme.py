@@ -10,7 +10,7 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import alerts, house, keys, organizations, records, simulate
+from app.cli import alerts, calendar, house, keys, organizations, records, simulate
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +27,7 @@ GROUPS = [
     records.appointments,
     simulate.simulate,
     alerts.alerts,
+    calendar.calendar,
 ]
 OWN = [house.tools, house.db_roles, house.new_key]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
 
 from app.errors import MalformedEvent, SignatureInvalid, SignatureMissing
 from app.integrations.events import WebhookRequest
-from app.integrations.google_calendar import GoogleCalendarCredentials, parse, verify
+from app.integrations.google_calendar import GoogleCalendarCredentials, new_channel_id, parse, verify
 from tests.verdicts import holds
 
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
@@ -60,6 +61,16 @@ class TestVerify:
             verify(push(), credentials(**{name: "another"}), now=NOW)
         with pytest.raises(SignatureMissing):
             verify(push(**{f"x_goog_{name}": None}), credentials(**{name: "another"}), now=NOW)
+
+    def test_a_channel_of_the_houses_own_is_believed_beside_the_one_that_was_set(self) -> None:
+        pinned = credentials(channel_id=HEADERS["x-goog-channel-id"])
+        ours = new_channel_id("only-between-us")
+        assert ours != new_channel_id("only-between-us")
+        verify(push(), pinned, now=NOW)
+        verify(push(x_goog_channel_id=ours), pinned, now=NOW)
+        for other in (new_channel_id("another-token"), str(uuid4()), "no uuid"):
+            with pytest.raises(SignatureInvalid):
+                verify(push(x_goog_channel_id=other), pinned, now=NOW)
 
     def test_an_integration_without_a_token_believes_nobody(self) -> None:
         unset = GoogleCalendarCredentials(service_account_json=ACCOUNT)
