@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from app.errors import NotFound, PermanentFailure
+from app.errors import PermanentFailure
 from app.integrations.google_calendar import GoogleCalendarCredentials, new_channel_id
 from app.models.calendar_syncs import find_sync, put_off
 from app.models.calendars import (
@@ -26,13 +26,12 @@ from app.models.calendars import (
 )
 from app.observability.logging import get_logger
 from app.services import own_work
-from app.services.calendar_sync import PROVIDER
+from app.services.calendar_sync import PROVIDER, Calendar, find_calendar
 from app.services.delivery import Skip, Work
 from app.services.own_work import OwnWork
 from app.services.readable import plain
 
 if TYPE_CHECKING:
-    from app.services.directory import Endpoint
     from app.services.platform import Platform
 
 LANE = "calendar-watch:"
@@ -69,24 +68,24 @@ def attend(work: Work) -> Skip | None:
 
     One that was opened and not noted, because of a crash, is noted by its own first push.
     """
-    platform, integration_id = work.platform, UUID((work.delivery.body or {})["integration_id"])
-    endpoint = _find(platform, work.delivery.org_id, integration_id)
-    if endpoint is None or not _can_be_called(platform):
+    platform, org_id = work.platform, work.delivery.org_id
+    integration_id = UUID((work.delivery.body or {})["integration_id"])
+    calendar = _find(platform, org_id, integration_id)
+    if calendar is None or not _can_be_called(platform):
         return Skip("this calendar needs no channel any more")
-    credentials = _credentials(endpoint)
-    with platform.database.transaction(endpoint.org_id) as session:
-        calendar_id = credentials.calendar_id
-        lasting = has_lasting(session, endpoint.org_id, integration_id, calendar_id=calendar_id)
-        superseded = list_superseded(session, endpoint.org_id, integration_id, calendar_id=calendar_id)
-        forget_ended(session, endpoint.org_id, integration_id, before=KEEP_ENDED)
+    calendar_id = calendar.credentials.calendar_id
+    with platform.database.transaction(org_id) as session:
+        lasting = has_lasting(session, org_id, integration_id, calendar_id=calendar_id)
+        superseded = list_superseded(session, org_id, integration_id, calendar_id=calendar_id)
+        forget_ended(session, org_id, integration_id, before=KEEP_ENDED)
     if not lasting:
         work.confirm()
-        _open(platform, endpoint, credentials)
+        _open(platform, org_id, calendar)
     for channel in superseded:
         work.confirm()
-        _stop(platform, credentials, channel)
-    with platform.database.transaction(endpoint.org_id) as session:
-        put_off(session, endpoint.org_id, integration_id, sync=None, watch=timedelta(0))
+        _stop(platform, calendar.credentials, channel)
+    with platform.database.transaction(org_id) as session:
+        put_off(session, org_id, integration_id, sync=None, watch=timedelta(0))
     return None
 
 
@@ -110,27 +109,28 @@ def channels(platform: Platform) -> list[dict[str, Any]]:
     return found
 
 
-def _open(platform: Platform, endpoint: Endpoint, credentials: GoogleCalendarCredentials) -> None:
+def _open(platform: Platform, org_id: UUID, calendar: Calendar) -> None:
+    credentials = calendar.credentials
     assert credentials.channel_token is not None
     token = credentials.channel_token.get_secret_value()
     opened = platform.google.watch_events(
         credentials,
         channel_id=new_channel_id(token),
-        address=f"{platform.settings.public_base_url}/webhooks/{PROVIDER}/{endpoint.token}",
+        address=f"{platform.settings.public_base_url}/webhooks/{PROVIDER}/{calendar.token}",
         token=token,
     )
-    with platform.database.transaction(endpoint.org_id) as session:
+    with platform.database.transaction(org_id) as session:
         note_channel(
             session,
-            endpoint.org_id,
-            endpoint.integration_id,
+            org_id,
+            calendar.integration_id,
             channel_id=opened.id,
             resource_id=opened.resource_id,
             expires_at=opened.expires_at,
             heard=False,
             calendar_id=credentials.calendar_id,
         )
-    log.info("calendar.channel_opened", org_id=str(endpoint.org_id), channel_id=opened.id)
+    log.info("calendar.channel_opened", org_id=str(org_id), channel_id=opened.id)
 
 
 def _stop(platform: Platform, credentials: GoogleCalendarCredentials, channel: CalendarChannel) -> None:
@@ -148,17 +148,7 @@ def _can_be_called(platform: Platform) -> bool:
     return platform.settings.public_base_url.startswith("https://")
 
 
-def _find(platform: Platform, org_id: UUID, integration_id: UUID) -> Endpoint | None:
-    """The organization's calendar, if it is still this one, may be asked, and can prove a push."""
-    try:
-        endpoint = platform.directory.integration(org_id, PROVIDER)
-    except NotFound:
-        return None
-    credentials = _credentials(endpoint)
-    able = credentials.can_ask and credentials.channel_token is not None
-    return endpoint if endpoint.integration_id == integration_id and able else None
-
-
-def _credentials(endpoint: Endpoint) -> GoogleCalendarCredentials:
-    assert isinstance(endpoint.credentials, GoogleCalendarCredentials)
-    return endpoint.credentials
+def _find(platform: Platform, org_id: UUID, integration_id: UUID) -> Calendar | None:
+    """The calendar, if it can prove a push, too."""
+    calendar = find_calendar(platform, org_id, integration_id)
+    return calendar if calendar is not None and calendar.credentials.channel_token is not None else None

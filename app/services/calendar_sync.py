@@ -8,13 +8,14 @@ in the same commit as what was read with it, so that a crash repeats and changes
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.errors import NotFound, ResourceGone
+from app.errors import ConfigurationError, NotFound, ResourceGone
 from app.integrations.google_calendar import Changes, GoogleCalendarCredentials
 from app.models.calendar_syncs import (
     Run,
@@ -33,7 +34,6 @@ from app.services.delivery import Skip, Work
 from app.services.own_work import OwnWork
 
 if TYPE_CHECKING:
-    from app.services.directory import Endpoint
     from app.services.platform import Platform
 
 PROVIDER = "google-calendar"
@@ -46,6 +46,31 @@ BEHIND, AHEAD = timedelta(days=1), timedelta(days=400)
 MOST_A_TICK = 20
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """An organization's calendar that we may ask. ``token`` is its endpoint's, where notifications go."""
+
+    integration_id: UUID
+    token: str
+    credentials: GoogleCalendarCredentials
+
+
+def find_calendar(platform: Platform, org_id: UUID, integration_id: UUID) -> Calendar | None:
+    """The organization's calendar, if it still is this one, and its credentials can be read and do open the API."""
+    try:
+        endpoint = platform.directory.integration(org_id, PROVIDER)
+    except NotFound:
+        return None
+    except ConfigurationError as error:  # sealed with a key that is gone: one organization's, and told elsewhere
+        log.warning("calendar.not_readable", org_id=str(org_id), error_code=error.code)
+        return None
+    credentials = endpoint.credentials
+    assert isinstance(credentials, GoogleCalendarCredentials)
+    if endpoint.integration_id != integration_id or not credentials.can_ask:
+        return None
+    return Calendar(endpoint.integration_id, endpoint.token, credentials)
 
 
 def request(session: Session, org_id: UUID, integration_id: UUID) -> int | None:
@@ -68,11 +93,11 @@ def request(session: Session, org_id: UUID, integration_id: UUID) -> int | None:
 
 def request_now(platform: Platform, org_id: UUID) -> int | None:
     """The same for an organization's calendar, whoever asks; raises NotFound when it has none that we may read."""
-    endpoint = platform.directory.integration(org_id, PROVIDER)
-    if not _credentials(endpoint).can_ask:
+    integration_id = platform.directory.integration(org_id, PROVIDER).integration_id
+    if find_calendar(platform, org_id, integration_id) is None:
         raise NotFound("the organization's calendar is connected for notifications alone", code="not_connected")
     with platform.database.transaction(org_id) as session:
-        planned = request(session, org_id, endpoint.integration_id)
+        planned = request(session, org_id, integration_id)
     platform.bell.ring()
     return planned
 
@@ -82,9 +107,9 @@ def tend(platform: Platform) -> None:
     with platform.database.transaction(system=True) as session:
         due = list_due_syncs(session, lane_prefix=LANE, limit=MOST_A_TICK)
     for org_id, integration_id in due:
-        endpoint = _find(platform, org_id, integration_id)
+        calendar = find_calendar(platform, org_id, integration_id)
         with platform.database.transaction(org_id) as session:
-            if endpoint is None or not _credentials(endpoint).can_ask:
+            if calendar is None:
                 put_off(session, org_id, integration_id, sync=_soon(), watch=EVERY)
             else:
                 request(session, org_id, integration_id)
@@ -94,16 +119,16 @@ def tend(platform: Platform) -> None:
 
 def sync(work: Work) -> Skip | None:
     """See what changed, and let mirror and appointments follow. Safe to repeat at any point."""
-    platform, body = work.platform, work.delivery.body or {}
-    endpoint = _find(platform, work.delivery.org_id, UUID(body["integration_id"]))
-    if endpoint is None or not _credentials(endpoint).can_ask:
+    platform, org_id, body = work.platform, work.delivery.org_id, work.delivery.body or {}
+    calendar = find_calendar(platform, org_id, UUID(body["integration_id"]))
+    if calendar is None:
         return Skip("this calendar is not connected any more, or for notifications alone")
-    credentials = _credentials(endpoint)
-    with platform.database.transaction(endpoint.org_id) as session:
+    credentials = calendar.credentials
+    with platform.database.transaction(org_id) as session:
         run = begin_sync(
             session,
-            endpoint.org_id,
-            endpoint.integration_id,
+            org_id,
+            calendar.integration_id,
             calendar_id=credentials.calendar_id,
             requested_at=datetime.fromisoformat(body["requested_at"]),
             full_every=FULL_EVERY,
@@ -157,20 +182,6 @@ def _read(platform: Platform, credentials: GoogleCalendarCredentials, run: Run) 
             log.warning("calendar.token_expired", org_id=str(run.org_id))
     since, until = run.begun_at - BEHIND, run.begun_at + AHEAD
     return platform.google.list_changes(credentials, sync_token=None, since=since, until=until), True
-
-
-def _find(platform: Platform, org_id: UUID, integration_id: UUID) -> Endpoint | None:
-    """The organization's calendar, if it is still this one."""
-    try:
-        endpoint = platform.directory.integration(org_id, PROVIDER)
-    except NotFound:
-        return None
-    return endpoint if endpoint.integration_id == integration_id else None
-
-
-def _credentials(endpoint: Endpoint) -> GoogleCalendarCredentials:
-    assert isinstance(endpoint.credentials, GoogleCalendarCredentials)
-    return endpoint.credentials
 
 
 def _soon() -> timedelta:

@@ -30,6 +30,7 @@ def answer(reason: str) -> bytes:
     [
         (400, "timeRangeEmpty", ProviderRefused),
         (401, "authError", CredentialsRefused),
+        (401, "push.webhookUrlUnauthorized", ProviderRefused),
         (403, "rateLimitExceeded", ProviderThrottled),
         (403, "userRateLimitExceeded", ProviderThrottled),
         (403, "quotaExceeded", ProviderThrottled),

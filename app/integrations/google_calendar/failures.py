@@ -39,6 +39,7 @@ USAGE_LIMITS = frozenset(
         "limitExceeded",
     }
 )
+_ADDRESS = "PUBLIC_BASE_URL must be https, with a certificate that Google accepts."
 _SHARING = "Share the calendar with this account, allow it to make changes, and enable the Calendar API."
 
 
@@ -48,6 +49,8 @@ def sort_answer(status: int, headers: Mapping[str, str], content: bytes, *, writ
     retry_after = parse_retry_after(headers.get("retry-after"))
     if status == 429 or (status == 403 and reason in USAGE_LIMITS):
         return ProviderThrottled("Google asks to slow down", retry_after=retry_after)
+    if reason.startswith("push."):
+        return ProviderRefused("Google does not post to this address", provider_code=reason, advice=_ADDRESS)
     if status == 403:
         return ProviderRefused("Google does not allow this", provider_code=reason, advice=_SHARING)
     for meant, (kind, sentence) in _MEANINGS.items():
@@ -116,4 +119,4 @@ def _reason(content: bytes) -> str | None:
 
 def _word(value: Any) -> str | None:
     """A code, never a sentence."""
-    return value if isinstance(value, str) and re.fullmatch(r"\w{1,64}", value, re.ASCII) else None
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.]{1,64}", value, re.ASCII) else None
