@@ -33,6 +33,11 @@ def find_by_token(session: Session, token: str) -> Integration | None:
     return session.scalar(select(Integration).where(Integration.token == token, Integration.disabled_at.is_(None)))
 
 
+def find_integration(session: Session, integration_id: UUID) -> Integration | None:
+    """The integration, enabled or not, if this transaction may see it."""
+    return session.get(Integration, integration_id)
+
+
 def find_for_provider(session: Session, org_id: UUID, provider: str) -> Integration | None:
     """The organization's newest enabled integration with this provider."""
     return session.scalar(

@@ -7,9 +7,12 @@ periodic sync is all.
 
 from __future__ import annotations
 
-from datetime import timedelta
+import secrets
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from pydantic import SecretStr
 
 from app.errors import PermanentFailure
 from app.integrations.google_calendar import GoogleCalendarCredentials, new_channel_id
@@ -24,10 +27,12 @@ from app.models.calendars import (
     mark_stopped,
     note_channel,
 )
+from app.models.integrations import find_integration, replace_sealed
 from app.observability.logging import get_logger
 from app.services import own_work
 from app.services.calendar_sync import PROVIDER, Calendar, find_calendar
 from app.services.delivery import Skip, Work
+from app.services.directory import FRESH_SECONDS
 from app.services.own_work import OwnWork
 from app.services.readable import plain
 
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 LANE = "calendar-watch:"
 LOOK_AGAIN = timedelta(minutes=10)  # a channel that could not be opened is tried again so much later
 KEEP_ENDED = timedelta(days=7)
+KNOWN_AFTER = timedelta(seconds=2 * FRESH_SECONDS)  # by then every process believes a new token
 MOST_A_TICK = 20
 
 log = get_logger(__name__)
@@ -49,15 +55,21 @@ def tend(platform: Platform) -> None:
     with platform.database.transaction(system=True) as session:
         unattended = list_unattended(session, lane_prefix=LANE, limit=MOST_A_TICK)
     for org_id, integration_id in unattended:
+        calendar = find_calendar(platform, org_id, integration_id)
+        due_at = datetime.now(UTC)
+        if calendar is not None and calendar.credentials.channel_token is None:
+            _give_token(platform, integration_id)
+            due_at += KNOWN_AFTER
         with platform.database.transaction(org_id) as session:
             put_off(session, org_id, integration_id, sync=None, watch=LOOK_AGAIN)
-            if _find(platform, org_id, integration_id) is not None:
+            if calendar is not None:
                 own_work.plan(
                     session,
                     org_id,
                     OwnWork.WATCH_CALENDAR,
                     lane_key=f"{LANE}{integration_id}",
                     payload={"integration_id": str(integration_id)},
+                    due_at=due_at,
                 )
     if unattended:
         platform.bell.ring()
@@ -70,8 +82,8 @@ def attend(work: Work) -> Skip | None:
     """
     platform, org_id = work.platform, work.delivery.org_id
     integration_id = UUID((work.delivery.body or {})["integration_id"])
-    calendar = _find(platform, org_id, integration_id)
-    if calendar is None or not _can_be_called(platform):
+    calendar = find_calendar(platform, org_id, integration_id)
+    if calendar is None or calendar.credentials.channel_token is None or not _can_be_called(platform):
         return Skip("this calendar needs no channel any more")
     calendar_id = calendar.credentials.calendar_id
     with platform.database.transaction(org_id) as session:
@@ -107,6 +119,19 @@ def channels(platform: Platform) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _give_token(platform: Platform, integration_id: UUID) -> None:
+    """A channel token for an integration that was connected without one; nobody needs to know it but Google."""
+    with platform.database.transaction(system=True) as session:
+        row = find_integration(session, integration_id)
+        if row is None:
+            return
+        credentials = platform.vault.open(row.provider, row.credentials)
+        token = SecretStr(secrets.token_urlsafe(32))
+        sealed = platform.vault.seal(credentials.model_copy(update={"channel_token": token}))
+        replace_sealed(session, integration_id, old=row.credentials, new=sealed)
+    platform.directory.forget()
 
 
 def _open(platform: Platform, org_id: UUID, calendar: Calendar) -> None:
@@ -146,9 +171,3 @@ def _stop(platform: Platform, credentials: GoogleCalendarCredentials, channel: C
 def _can_be_called(platform: Platform) -> bool:
     """Google posts to https alone."""
     return platform.settings.public_base_url.startswith("https://")
-
-
-def _find(platform: Platform, org_id: UUID, integration_id: UUID) -> Calendar | None:
-    """The calendar, if it can prove a push, too."""
-    calendar = find_calendar(platform, org_id, integration_id)
-    return calendar if calendar is not None and calendar.credentials.channel_token is not None else None

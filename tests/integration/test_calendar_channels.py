@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from app import create_app
 from app.services import calendar_channels, calendar_sync
@@ -140,6 +141,25 @@ def test_without_an_https_address_there_are_no_channels_and_nothing_is_planned(d
     calendar_channels.tend(plain)
     plain.close()
     assert desk.one("SELECT count(*) FROM webhook_delivery_log WHERE type = 'calendar.watch'") == 0
+
+
+def test_a_calendar_connected_without_a_channel_token_is_given_one(desk, monkeypatch):
+    monkeypatch.setattr(calendar_channels, "KNOWN_AFTER", timedelta(0))
+    platform = desk.platform
+    endpoint = platform.directory.integration(desk.business.id, "google-calendar")
+    given = endpoint.credentials.model_copy(update={"channel_token": None})
+    with platform.database.transaction(system=True) as session:
+        values = {"id": endpoint.integration_id, "sealed": platform.vault.seal(given)}
+        session.execute(text("UPDATE integrations SET credentials = :sealed WHERE id = :id"), values)
+    platform.directory.forget()
+    tend(desk)
+    desk.settle(lambda: rows(desk) and rows(desk)[0].heard_at)
+    (channel,) = channels(desk)
+    assert len(channel["token"]) >= 32
+    assert channel["token"] != desk.business.channel_token
+    known = platform.directory.integration(desk.business.id, "google-calendar").credentials
+    assert known.channel_token.get_secret_value() == channel["token"]
+    assert known.refresh_token == given.refresh_token
 
 
 def test_a_channel_that_google_will_not_open_is_tried_again_later_and_not_at_every_look(desk):
