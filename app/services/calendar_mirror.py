@@ -30,18 +30,26 @@ LOOK_UP_MS = 1_000  # somebody may be on the line
 log = get_logger(__name__)
 
 
-def apply(session: Session, run: Run, events: Sequence[CalendarEvent], *, calendar_id: str, anew: bool) -> None:
+def apply(
+    session: Session,
+    run: Run,
+    seen: Sequence[CalendarEvent],
+    foreign: Sequence[CalendarEvent],
+    *,
+    calendar_id: str,
+    anew: bool,
+) -> None:
     """Enter what changed, or with ``anew`` everything there is, and mark the bookings that something lies upon.
 
-    Applying the same twice is the same as once.
+    Of all that was ``seen`` only what is ``foreign`` can keep anybody busy. Applying it twice is the same as once.
     """
     past = datetime.now(UTC) - KEEP_PAST
-    busy = {event.id: one for event in events if (one := _busy(event)) is not None and one.ends_at > past}
+    busy = {event.id: one for event in foreign if (one := _busy(event)) is not None and one.ends_at > past}
     if anew:
         clear_busy(session, run.org_id, run.integration_id)
     else:
         clear_busy(session, run.org_id, run.integration_id, before=past)
-        remove_busy(session, run.org_id, run.integration_id, [event.id for event in events if event.id not in busy])
+        remove_busy(session, run.org_id, run.integration_id, [event.id for event in seen if event.id not in busy])
     store_busy(session, run.org_id, run.integration_id, list(busy.values()))
     for appointment_id in mark_conflicts(session, run.org_id, calendar_id, run.integration_id):
         log.warning("calendar.conflict", org_id=str(run.org_id), appointment_id=str(appointment_id), by="foreign_event")

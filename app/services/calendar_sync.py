@@ -159,7 +159,7 @@ def _follow(platform: Platform, credentials: GoogleCalendarCredentials, run: Run
     with platform.database.transaction(run.org_id) as session:
         if not lock_run(session, run):
             raise NewerRun
-        calendar_mirror.apply(session, run, foreign, calendar_id=credentials.calendar_id, anew=anew)
+        calendar_mirror.apply(session, run, changes.events, foreign, calendar_id=credentials.calendar_id, anew=anew)
         finish_sync(
             session,
             run,

@@ -200,6 +200,21 @@ def test_an_appointment_made_a_whole_day_keeps_its_time_and_is_busy_there(desk):
     assert (desk.row().starts_at, desk.row().status) == (tomorrow(9), "booked")
     assert len(desk.texts()) == 1
     assert desk.row().conflict_since is not None
+    desk.drag(event, 14)
+    desk.sync()
+    assert (desk.row().starts_at, desk.row().conflict_since, desk.busy()) == (tomorrow(14), None, [])
+    desk.settle(lambda: len(desk.texts()) == 2)
+
+
+def test_two_appointments_that_change_places_both_follow(desk):
+    first, second = desk.book(9), desk.book(11, "Grace", GRACE)
+    quiet(desk)
+    desk.drag(first, 11)
+    desk.drag(second, 9)
+    desk.sync()
+    assert (desk.row().starts_at, desk.row("Grace").starts_at) == (tomorrow(11), tomorrow(9))
+    assert conflicts(desk) == []
+    desk.settle(lambda: [len(desk.texts()), len(desk.texts(GRACE))] == [2, 2])
 
 
 def test_a_calendar_that_nobody_speaks_of_is_looked_at_every_quarter_of_an_hour(desk):
