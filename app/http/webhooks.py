@@ -29,7 +29,7 @@ from app.integrations.events import InboundEvent, WebhookRequest
 from app.observability import context
 from app.observability.logging import get_logger
 from app.services import answers, intake
-from app.services.directory import Endpoint
+from app.services.directory import LONGEST_TOKEN, Endpoint
 from app.services.platform import Platform
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
@@ -92,10 +92,9 @@ def receive_google_calendar(token: str) -> Response:
 @blueprint.errorhandler(SignatureMissing)
 @blueprint.errorhandler(SignatureInvalid)
 def _refuse(error: RequestRefused) -> Response:
-    """Too many from one address for one token make a refusal cheaper; they refuse nothing that is valid."""
+    """Too many from one address at one door make a refusal cheaper; they refuse nothing that is valid."""
     platform: Platform = current_app.extensions["platform"]
-    token = (request.view_args or {})["token"]
-    times = platform.refusals.note(client_network(), token, is_unknown=isinstance(error, UnknownEndpoint))
+    times = platform.refusals.note(client_network(), g.door, is_unknown=isinstance(error, UnknownEndpoint))
     if times:
         took = context.request_ms()
         log.warning("webhook.refused", code=error.code, status=error.status, times=times, duration_ms=took)
@@ -107,7 +106,8 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
     """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415 before anything is read."""
     platform: Platform = current_app.extensions["platform"]
     context.bind(provider=provider)
-    if platform.refusals.is_surely_unknown(client_network(), token):
+    g.door = f"{provider}/{token[: LONGEST_TOKEN + 1]}"
+    if platform.refusals.is_surely_unknown(client_network(), g.door):
         raise UnknownEndpoint
     endpoint = platform.directory.endpoint(provider, token)
     context.bind(org_id=str(endpoint.org_id))

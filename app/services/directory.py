@@ -6,6 +6,7 @@ is away the last known one is used, however old, because a caller must still be 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,8 @@ from app.services.credentials import Credentials, Vault
 FRESH_SECONDS = 5.0
 MOST_ENTRIES = 20_000
 LOOK_UP_MS = 2000  # a request waits for it
+LONGEST_TOKEN = 64
+_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_TOKEN}}}")
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -66,7 +69,7 @@ class Directory:
 
     def endpoint(self, provider: str, token: str) -> Endpoint:
         """The integration behind a webhook's token; raises UnknownEndpoint, DatabaseUnavailable."""
-        found = self._endpoints.get(token)
+        found = self._endpoints.get(token) if _TOKEN.fullmatch(token) else None
         if found is None or found.provider != provider:
             raise UnknownEndpoint
         return found

@@ -72,7 +72,17 @@ def test_a_valid_signature_is_accepted_at_once_whatever_else_came_from_its_addre
     assert ask(client, people.salon.vapi_token, people.salon.vapi_secret).status_code == 200
 
 
-def test_a_token_that_does_not_exist_is_looked_for_only_so_often(client, platform, people):
+def test_a_valid_signature_at_the_right_door_is_accepted_whatever_came_to_a_wrong_one_with_its_token(client, people):
+    for _ in range(50):
+        wrong = client.post(
+            f"/webhooks/twilio/{people.salon.vapi_token}", data={}, environ_base={"REMOTE_ADDR": "198.51.100.7"}
+        )
+        assert wrong.status_code == 404
+    assert ask(client, people.salon.vapi_token, people.salon.vapi_secret).status_code == 200
+
+
+def test_a_token_that_does_not_exist_is_looked_for_only_so_often(client, platform, people, monkeypatch):
+    monkeypatch.setattr(refusals, "UNKNOWN_FOR_SECONDS", 60)
     seen = statements(platform)
     assert [ask(client, "nothing-here").status_code for _ in range(30)] == [404] * 30
     looked = sum("FROM integrations" in statement for statement in seen)
@@ -92,6 +102,33 @@ def test_an_integration_made_meanwhile_is_found_soon_and_by_everybody_else_at_on
     later = refusals.time.monotonic() + 0.4
     monkeypatch.setattr(refusals.time, "monotonic", lambda: later)
     assert ask(client, "made-later", "right").status_code == 200
+
+
+def test_it_is_looked_for_again_soon_also_while_it_is_asked_for_all_the_time(client, platform, people, monkeypatch):
+    moment = refusals.time.monotonic()
+    monkeypatch.setattr(refusals, "UNKNOWN_FOR_SECONDS", 2.0)
+    seen = statements(platform)
+    for second in range(10):
+        monkeypatch.setattr(refusals.time, "monotonic", lambda second=second: moment + second)
+        for _ in range(10):
+            assert ask(client, "nothing-here").status_code == 404
+    looked = sum("FROM integrations" in statement for statement in seen)
+    assert 4 + 4 <= looked <= 4 + 5
+
+
+@pytest.mark.parametrize("token", ["a%00b", "%00", "x" * 65, "a.b", "a%20b", "%C3%A9", "%ff"])
+@pytest.mark.parametrize("path", ["/webhooks/vapi/{}", "/webhooks/twilio/{}/status", "/webhooks/google-calendar/{}"])
+def test_what_no_token_can_look_like_is_not_there_and_not_looked_for(client, platform, people, path, token):
+    seen = statements(platform)
+    answer = client.post(path.format(token), data={})
+    assert (answer.status_code, answer.get_json()["code"]) == (404, "unknown_endpoint")
+    assert not seen
+
+
+def test_whoever_guesses_tokens_is_told_of_as_one(client, people, capsys):
+    capsys.readouterr()
+    assert {ask(client, f"guess-{number}").status_code for number in range(30)} == {404}
+    assert len(lines(capsys)) == 4
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
