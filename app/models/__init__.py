@@ -11,6 +11,7 @@ from app.models.busy_periods import BusyPeriod
 from app.models.calendar_syncs import CalendarSync
 from app.models.calendars import CalendarChannel
 from app.models.calls import Call
+from app.models.closures import Closure
 from app.models.deliveries import Attempt, Delivery, Payload
 from app.models.integrations import Integration
 from app.models.lanes import Lane
@@ -20,6 +21,8 @@ from app.models.operations import OperatorAction, Singleton
 from app.models.organizations import ApiKey, Organization
 from app.models.processed_events import ProcessedWebhookEvent
 from app.models.quotas import QuotaOverrun
+from app.models.resources import Resource, ResourceService
+from app.models.services_offered import Service
 from app.models.tool_answers import ToolAnswer
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "CalendarChannel",
     "CalendarSync",
     "Call",
+    "Closure",
     "Delivery",
     "Integration",
     "Lane",
@@ -43,6 +47,9 @@ __all__ = [
     "Payload",
     "ProcessedWebhookEvent",
     "QuotaOverrun",
+    "Resource",
+    "ResourceService",
+    "Service",
     "Singleton",
     "ToolAnswer",
 ]

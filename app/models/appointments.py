@@ -1,7 +1,8 @@
 """Appointments: the row comes first and holds the slot; the calendar is brought in line with it.
 
-Owns the exclusion constraint (one calendar, overlapping times, not cancelled) and the queries on the
-row. ``calendar_action`` says what the calendar does not know yet; ``version`` counts what people decided.
+Owns the exclusion constraint (one seat with one person, room or calendar; overlapping times, with what
+lies before and after; not cancelled) and the queries on the row. ``calendar_action`` says what the
+calendar does not know yet; ``version`` counts what people decided.
 """
 
 from __future__ import annotations
@@ -11,7 +12,20 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, SmallInteger, UniqueConstraint, exists, func, or_, select, text, update
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    ForeignKeyConstraint,
+    Index,
+    SmallInteger,
+    UniqueConstraint,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -36,6 +50,8 @@ class CalendarAction(StrEnum):
     DELETE = "delete"
 
 
+HOLDS_FROM = "(starts_at AT TIME ZONE 'UTC' - buffer_before * interval '1 minute') AT TIME ZONE 'UTC'"
+HOLDS_UNTIL = "(ends_at AT TIME ZONE 'UTC' + buffer_after * interval '1 minute') AT TIME ZONE 'UTC'"
 HOLDING = "status IN ('pending', 'booked') AND NOT external_conflict"
 
 
@@ -50,12 +66,17 @@ class Appointment(Base):
         UniqueConstraint("org_id", "call_id", "tool_call_id"),
         ExcludeConstraint(
             ("org_id", "="),
-            ("calendar_id", "="),
-            (text("tstzrange(starts_at, ends_at)"), "&&"),
+            (text("coalesce(resource_id::text, calendar_id)"), "="),
+            ("seat", "="),
+            (text("tstzrange(holds_from, holds_until)"), "&&"),
             name="ex_appointments_slot",
             where=text(HOLDING),
             using="gist",
         ),
+        ForeignKeyConstraint(["org_id", "service_id"], ["services.org_id", "services.id"]),
+        ForeignKeyConstraint(["org_id", "resource_id"], ["resources.org_id", "resources.id"]),
+        Index("ix_appointments_service_id", "org_id", "service_id"),
+        Index("ix_appointments_resource_id", "org_id", "resource_id"),
         Index("ix_appointments_org_starts", "org_id", "starts_at"),
         Index("ix_appointments_phone", "org_id", "phone", "starts_at"),
         Index("ix_appointments_customer", "phone"),
@@ -71,6 +92,15 @@ class Appointment(Base):
     calendar_id: Mapped[str]
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
+    service_id: Mapped[UUID | None]
+    # with whom or where; None: with the business, in its calendar
+    resource_id: Mapped[UUID | None]
+    seat: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    # minutes around it that nobody else may have, as its service had them when it was booked
+    buffer_before: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    buffer_after: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    holds_from: Mapped[datetime] = mapped_column(Computed(HOLDS_FROM, persisted=True), nullable=True, deferred=True)
+    holds_until: Mapped[datetime] = mapped_column(Computed(HOLDS_UNTIL, persisted=True), nullable=True, deferred=True)
     status: Mapped[str]
     name: Mapped[str]
     phone: Mapped[str | None]

@@ -27,6 +27,11 @@ class Organization(Base):
     # {"mon": [["09:00", "17:00"], ...], ...}; a day that is missing is closed
     opening_hours: Mapped[dict[str, Any]]
     slot_minutes: Mapped[int] = mapped_column(SmallInteger, server_default="30")
+    # how long before, at the latest, and how many days before, at the earliest, something is booked
+    notice_minutes: Mapped[int] = mapped_column(Integer, server_default="0")
+    ahead_days: Mapped[int | None] = mapped_column(SmallInteger)
+    # how many may be there at once, where no staff or rooms are named
+    seats: Mapped[int] = mapped_column(SmallInteger, server_default="1")
     # None: what the settings say for everybody
     api_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
     webhook_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
