@@ -20,10 +20,13 @@ from app.models.messages import Message, OptOut
 from app.models.operations import OperatorAction, Singleton
 from app.models.organizations import ApiKey, Organization
 from app.models.processed_events import ProcessedWebhookEvent
+from app.models.quarantine import QuarantinedWebhook, VerificationRefusal
 from app.models.quotas import QuotaOverrun
 from app.models.resources import Resource, ResourceService
+from app.models.routing import RoutingKey
 from app.models.services_offered import Service
 from app.models.tool_answers import ToolAnswer
+from app.models.usage import UsageLimit
 
 __all__ = [
     "Alert",
@@ -46,10 +49,14 @@ __all__ = [
     "Organization",
     "Payload",
     "ProcessedWebhookEvent",
+    "QuarantinedWebhook",
     "QuotaOverrun",
     "Resource",
     "ResourceService",
     "Service",
     "Singleton",
+    "RoutingKey",
     "ToolAnswer",
+    "VerificationRefusal",
+    "UsageLimit",
 ]

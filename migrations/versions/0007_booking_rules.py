@@ -1,7 +1,7 @@
 """Booking rules: services, staff and rooms, closures; buffers and seats guarded by the slots' constraint.
 
 Revision ID: 0007
-Revises: 0005
+Revises: 0006
 """
 
 from alembic import context, op
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
