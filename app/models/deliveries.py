@@ -46,6 +46,9 @@ UNFINISHED = "status IN ('received', 'processing', 'retrying')"
 INTERNAL_PROVIDER = "voicedesk"
 # Of events that nobody sent and that concern nobody: they only show that work moves. Not in organizations.
 CANARY_ORG_ID = UUID("00000000-0000-4000-8000-0000000ca9a1")
+# Of what no organization owns: the platform's own, and events whose owner is not known yet. Not in organizations.
+UNOWNED_ORG_ID = UUID("00000000-0000-4000-8000-00000000e0e0")
+UNOWNED = "unowned"  # their error code
 
 
 class Delivery(Base):

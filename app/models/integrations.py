@@ -1,4 +1,4 @@
-"""Integrations: an organization's connection to one provider, with its endpoint token and credentials."""
+"""Integrations: an organization's connection to one provider, or the platform's, which serves many organizations."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select, update
+from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, UniqueConstraint, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.models.base import Base, CreatedAt, Id, OrgId
+from app.models.base import Base, CreatedAt, Id
 
 
 class Integration(Base):
-    """One provider of one organization. ``credentials`` is encrypted JSON; only services decrypt it."""
+    """One provider of one organization; of the platform when ``org_id`` is None.
+
+    ``credentials`` is encrypted JSON, and so is ``previous_credentials``, which pass too until ``previous_until``;
+    only services decrypt them. ``verification``: ``enforce``, ``shadow`` or ``quarantine``.
+    """
 
     __tablename__ = "integrations"
-    __table_args__ = (UniqueConstraint("org_id", "id"),)
+    __table_args__ = (
+        UniqueConstraint("org_id", "id"),
+        CheckConstraint("verification IN ('enforce', 'shadow', 'quarantine')", name="verification"),
+    )
 
     id: Mapped[Id]
-    org_id: Mapped[OrgId] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    org_id: Mapped[UUID | None] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     provider: Mapped[str]
     token: Mapped[str] = mapped_column(unique=True)
     credentials: Mapped[bytes] = mapped_column(LargeBinary)
+    previous_credentials: Mapped[bytes | None] = mapped_column(LargeBinary)
+    previous_until: Mapped[datetime | None]
+    verification: Mapped[str] = mapped_column(server_default="enforce")
     settings: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     created_at: Mapped[CreatedAt]
     disabled_at: Mapped[datetime | None]
@@ -48,13 +58,23 @@ def find_for_provider(session: Session, org_id: UUID, provider: str) -> Integrat
     )
 
 
+def find_platform_integration(session: Session, provider: str) -> Integration | None:
+    """The platform's newest enabled integration with this provider."""
+    return session.scalar(
+        select(Integration)
+        .where(Integration.org_id.is_(None), Integration.provider == provider, Integration.disabled_at.is_(None))
+        .order_by(Integration.created_at.desc())
+        .limit(1)
+    )
+
+
 def list_integrations(session: Session, org_id: UUID | None = None) -> list[Integration]:
     """All that this transaction may see, of one organization when it is given."""
     statement = select(Integration).order_by(Integration.created_at)
     return list(session.scalars(statement.where(Integration.org_id == org_id) if org_id else statement))
 
 
-def list_sealed(session: Session, *, after: UUID | None, limit: int) -> list[tuple[UUID, UUID, bytes]]:
+def list_sealed(session: Session, *, after: UUID | None, limit: int) -> list[tuple[UUID, UUID | None, bytes]]:
     """Id, organization and sealed credentials of the next integrations in the order of their ids, disabled ones too."""
     statement = select(Integration.id, Integration.org_id, Integration.credentials).order_by(Integration.id)
     if after is not None:

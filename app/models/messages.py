@@ -62,6 +62,7 @@ class Message(Base):
         ForeignKeyConstraint(["org_id", "appointment_id"], ["appointments.org_id", "appointments.id"]),
         Index("ix_messages_org_created", "org_id", "created_at"),
         Index("ix_messages_remote", "remote_address", "created_at"),
+        Index("ix_messages_sid", "provider_sid"),  # a status callback that names no row of ours
         Index("ix_messages_unsettled", "sending_since", postgresql_where=text("status IN ('sending', 'unknown')")),
     )
 
@@ -146,6 +147,15 @@ def lock_message_by_sid(session: Session, org_id: UUID, provider_sid: str) -> Me
     return session.scalar(
         select(Message).where(Message.org_id == org_id, Message.provider_sid == provider_sid).with_for_update()
     )
+
+
+def find_owners(session: Session, *, message_id: UUID | None, provider_sid: str) -> list[UUID]:
+    """The organizations whose text this is: by our id of it, or else by Twilio's."""
+    if message_id is not None:
+        found = list(session.scalars(select(Message.org_id).where(Message.id == message_id)))
+        if found:
+            return found
+    return list(session.scalars(select(Message.org_id).where(Message.provider_sid == provider_sid).limit(2)))
 
 
 def find_by_idempotency_key(session: Session, org_id: UUID, idempotency_key: str) -> Message | None:

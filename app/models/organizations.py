@@ -35,6 +35,9 @@ class Organization(Base):
     # None: what the settings say for everybody
     api_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
     webhook_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
+    # The operator's own name for it, by which an import knows it again
+    ref: Mapped[str | None] = mapped_column(unique=True)
+    suspended_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
 
 
