@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -45,12 +45,15 @@ class Kind(Generic[T]):
 
 def _by_moment(parts: list[Any]) -> Position:
     moment, key = parts
-    return datetime.fromisoformat(moment), UUID(key)
+    at = datetime.fromisoformat(moment)
+    if at.tzinfo is None:
+        raise ValueError
+    return at.astimezone(UTC), UUID(key)
 
 
 def _by_number(parts: list[Any]) -> Position:
     (number,) = parts
-    if not isinstance(number, int) or not 0 < number <= LARGEST_ID:
+    if type(number) is not int or not 0 < number <= LARGEST_ID:
         raise ValueError
     return (number,)
 
@@ -128,5 +131,5 @@ def _read_cursor(cursor: str, read_position: Callable[[list[Any]], Position]) ->
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         return read_position(json.loads(base64.b64decode(padded, altchars=b"-_", validate=True)))
-    except (binascii.Error, ValueError, TypeError, AttributeError):
+    except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError):
         raise InvalidInput("the cursor is not one that was given here", code="invalid_cursor") from None

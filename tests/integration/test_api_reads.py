@@ -172,6 +172,8 @@ def test_texts_and_appointments_are_found_by_what_they_are(salon, platform, peop
         ({"limit": "many"}, "limit"),
         ({"since": "2026-03-01T12:00:00"}, "since"),
         ({"until": "soon"}, "until"),
+        ({"since": "0001-01-01T00:00:00+23:59"}, "since"),
+        ({"until": "9999-12-31T23:59:59-23:59"}, "until"),
         ({"page": 2}, "page"),
         ({"limit": [1, 2]}, "limit"),
         ({"cursor": "x" * 201}, "cursor"),
@@ -183,6 +185,14 @@ def test_a_wrong_question_is_told_by_its_field(salon, query, field):
     assert answer.status_code == 422
     assert answer.content_type == "application/problem+json"
     assert [(fault["in"], fault["field"]) for fault in answer.get_json()["errors"]] == [("query", field)]
+
+
+def test_a_time_may_have_any_offset(salon, platform, people):
+    add_calls(platform, people.salon.id, 1)
+    for offset in ("+23:59", "-23:59"):
+        assert len(salon.get("/calls", since=f"2026-02-20T12:00:00{offset}").get_json()["data"]) == 1
+    cursor = cursor_of(["2026-03-20T12:00:00+23:59", NOBODY])
+    assert len(salon.get("/calls", cursor=cursor).get_json()["data"]) == 1
 
 
 def cursor_of(said: object) -> str:
@@ -201,6 +211,10 @@ def cursor_of(said: object) -> str:
         cursor_of([0]),
         cursor_of([2**70]),
         cursor_of([True, "x"]),
+        cursor_of([True]),
+        cursor_of(["0001-01-01T00:00:00+23:59", NOBODY]),
+        cursor_of(["9999-12-31T23:59:59-23:59", NOBODY]),
+        cursor_of(["2026-03-01T12:00:00", NOBODY]),
         cursor_of(["2026-03-01", None]),
         cursor_of([None, NOBODY]),
         cursor_of("[" * 90),

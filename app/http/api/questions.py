@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from datetime import date as Day
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from app.http.api.schemas import AppointmentStatus, Channel, DeliveryStatus, Direction, MessageStatus
 from app.services.api_reads import LONGEST_PAGE
 from app.services.free_times import MOST_DAYS
 from app.services.tool_arguments import LONGEST_TEXT
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment; PostgreSQL does not know all the offsets that there may be."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Asking(BaseModel):
@@ -31,8 +43,8 @@ class PageQuery(Asking):
 
     limit: int = Field(50, ge=1, le=LONGEST_PAGE, description="at most so many")
     cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before")
-    since: AwareDatetime | None = Field(None, description="from this time on, with its offset")
-    until: AwareDatetime | None = Field(None, description="before this time, with its offset")
+    since: Moment | None = Field(None, description="from this time on, with its offset")
+    until: Moment | None = Field(None, description="before this time, with its offset")
 
 
 class DeliveriesQuery(PageQuery):
