@@ -66,7 +66,11 @@ def unavailable(error: VoicedeskError) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
-    return problem(status, (error.name or "error").lower().replace(" ", "_"), error.description or "")
+    response = problem(status, (error.name or "error").lower().replace(" ", "_"), error.description or "")
+    for name, value in error.get_headers():  # which methods are allowed, when to come back
+        if name != "Content-Type":
+            response.headers[name] = value
+    return response
 
 
 def _unexpected(error: Exception) -> Response:
