@@ -51,6 +51,11 @@ def hide(uri: str) -> str:
     return re.sub(r"(/webhooks/[^/?]+/)[^/?]+", r"\1***", uri).partition("?")[0]
 
 
+def say_fault(line: str) -> str:
+    """What gunicorn says of something that is no request, without who sent it and without its words."""
+    return re.sub(r"(?s)^(Invalid request) from ip=\S*: ([^'\"(/:]*).*", r"\1: \2", line).rstrip()
+
+
 class DiscreetLogger(Logger):
     """gunicorn's logger, which would otherwise write whole request lines; in the form of all other lines."""
 
@@ -67,6 +72,10 @@ class DiscreetLogger(Logger):
         fields: dict[str, Any] = super().atoms(*args, **kwargs)
         fields["U"] = hide(fields["U"] or "")
         return fields
+
+    def warning(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """A request that cannot be read: gunicorn repeats what it stumbled over, and the address."""
+        super().warning(say_fault(message), *args, **kwargs)
 
     def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
         """An error of a request: gunicorn gives its URI as an argument."""

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import orjson
 from flask import Blueprint, Response, current_app, g, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import (
     MalformedEvent,
@@ -23,6 +22,7 @@ from app.errors import (
     UnsupportedContentType,
 )
 from app.http.addresses import client_network
+from app.http.bodies import read_body
 from app.http.problems import problem
 from app.integrations import google_calendar, twilio, vapi
 from app.integrations.events import InboundEvent, WebhookRequest
@@ -103,7 +103,7 @@ def _refuse(error: RequestRefused) -> Response:
 
 
 def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
-    """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415 before anything is read."""
+    """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415, and 400 for half a body."""
     platform: Platform = current_app.extensions["platform"]
     context.bind(provider=provider)
     g.door = f"{provider}/{token[: LONGEST_TOKEN + 1]}"
@@ -111,14 +111,9 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
         raise UnknownEndpoint
     endpoint = platform.directory.endpoint(provider, token)
     context.bind(org_id=str(endpoint.org_id))
-    most = platform.settings.max_webhook_bytes
-    if (request.content_length or 0) > most:
-        raise RequestEntityTooLarge
     if content_types and request.mimetype not in content_types:
         raise UnsupportedContentType
-    body = request.get_data(cache=False)
-    if request.content_length is None and len(body) >= most:
-        raise RequestEntityTooLarge  # sent in chunks: werkzeug cuts it at the cap without a word
+    body = read_body(platform.settings.max_webhook_bytes)
     webhook = WebhookRequest(
         method=request.method,
         url=platform.settings.public_base_url + _raw_target(),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -12,14 +15,56 @@ from tests.people import open_business
 
 
 @pytest.fixture
-def vapi(tmp_path, world) -> Iterator[tuple[str, dict[str, str]]]:
-    """The URL of one organization's Vapi webhook on a real server, and the headers that prove the sender."""
+def house(tmp_path, world) -> Iterator[House]:
     house = House(tmp_path, world, redis=False)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def vapi(house, world) -> tuple[str, dict[str, str]]:
+    """The URL of one organization's Vapi webhook on a real server, and the headers that prove the sender."""
     business = open_business(house.platform, world, "Salon", "+4930111110001")
     house.start_web()
     headers = {"X-Vapi-Secret": business.vapi_secret, "Content-Type": "application/json"}
-    yield f"{house.base_url}/webhooks/vapi/{business.vapi_token}", headers
-    house.close()
+    return f"{house.base_url}/webhooks/vapi/{business.vapi_token}", headers
+
+
+def send_raw(url: str, headers: dict[str, str], rest: str) -> int:
+    """Send what no library would, and end there; the status of the answer."""
+    where = urlsplit(url)
+    lines = [
+        f"POST {where.path} HTTP/1.1",
+        "Host: desk.example",
+        *(f"{name}: {said}" for name, said in headers.items()),
+    ]
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall("\r\n".join([*lines, rest]).encode())
+        connection.shutdown(socket.SHUT_WR)
+        return int(connection.recv(1000).split()[1])
+
+
+def test_a_body_that_does_not_arrive_whole_is_a_bad_request_and_no_error_of_ours(vapi, house):
+    url, headers = vapi
+    assert send_raw(url, headers, 'Content-Length: 500\r\n\r\n{"message": {') == 400
+    assert send_raw(url, headers, "Transfer-Encoding: chunked\r\n\r\nnot-a-length\r\n") == 400
+    assert send_raw(url, headers, 'Transfer-Encoding: chunked\r\n\r\nff\r\n{"message"') == 400
+    assert "request.failed" not in house.log("web")
+    assert house.query("SELECT count(*) FROM webhook_delivery_log WHERE provider = 'vapi'") == [(0,)]
+
+
+def test_what_is_no_request_at_all_is_logged_without_its_words_and_without_an_address(vapi, house):
+    url, headers = vapi
+    assert send_raw(url, headers, "X-Vapi-Secret my-secret-words\r\n\r\n") == 400
+    assert send_raw(url, headers, "Transfer-Encoding: my-secret-words\r\n\r\n") == 501
+    assert send_raw(url, headers, "Content-Length : 5\r\n\r\n") == 400
+    lines = [json.loads(line) for line in house.log("web").splitlines() if "Invalid request" in line]
+    assert [line["event"] for line in lines] == [
+        "Invalid request: Invalid HTTP Header",
+        "Invalid request: Unsupported transfer coding",
+        "Invalid request: Invalid HTTP header name",
+    ]
+    assert "my-secret-words" not in house.log("web")
 
 
 def test_too_much_is_413_whether_its_length_is_said_or_it_comes_in_chunks(vapi):

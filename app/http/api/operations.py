@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest
 
 from app.errors import (
     CredentialsRefused,
@@ -30,6 +30,7 @@ from app.errors import (
     VoicedeskError,
 )
 from app.http.api import auth
+from app.http.bodies import read_body
 from app.http.problems import problem, unavailable
 from app.services.api_keys import Caller
 from app.services.platform import Platform
@@ -199,12 +200,8 @@ def _headers(model: type[BaseModel] | None) -> dict[str, str]:
 def _body() -> Any:
     if request.mimetype != JSON:
         raise UnsupportedContentType("a body of application/json is needed")
-    request.max_content_length = LARGEST_BODY
-    said = request.get_data(cache=False)
-    if len(said) >= LARGEST_BODY:
-        raise RequestEntityTooLarge  # sent in chunks: werkzeug cuts it at the cap without a word
     try:
-        return orjson.loads(said)
+        return orjson.loads(read_body(LARGEST_BODY))
     except orjson.JSONDecodeError:
         raise BadRequest("the body is not JSON") from None
 
