@@ -15,6 +15,7 @@ from app.models import Attempt, Message, OperatorAction
 from app.services.drain import Drain
 from app.services.messages import plan_text
 from app.services.platform import Platform
+from sandbox.standins import RemoteWorld
 from tests.command_line import CommandLine
 from tests.people import Business, People
 
@@ -180,18 +181,15 @@ def test_a_replayed_text_that_was_sent_is_not_sent_again(cli: CommandLine, peopl
 
 
 def test_a_text_that_was_refused_is_sent_by_a_replay_once_the_reason_is_gone(
-    cli: CommandLine, people: People, platform: Platform
+    cli: CommandLine, people: People, platform: Platform, world: RemoteWorld
 ) -> None:
-    (integration,) = [
-        row for row in cli.data("integration", "list", "--org", people.salon.id) if row["provider"] == "twilio"
-    ]
-    cli.data("integration", "set", integration["id"], "--set", "auth_token=" + "0" * 32)
+    world.twilio_recipient(CUSTOMER, refuse=21211)
     plan(platform, people.salon)
     deliver(platform)
     (dead,) = cli.data("deliveries", "list", "--status", "dead")
-    assert dead["error_code"] == "credentials_refused"
+    assert dead["error_code"] == "provider_refused"
     assert cli.data("messages", "list")[0]["status"] == "failed"
-    cli.data("integration", "set", integration["id"], "--set", f"auth_token={people.salon.auth_token}")
+    world.twilio_recipient(CUSTOMER)
     assert cli.data("deliveries", "replay", dead["id"])["recorded_effects"] == []
     deliver(platform)
     (text,) = cli.data("messages", "list")
