@@ -101,10 +101,17 @@ def appointments() -> None:
 @appointments.command(
     "list",
     cls=DataCommand,
-    columns=("id", "starts_at", "name", "phone", "status", "calendar_action", "conflict_since", "external_conflict"),
+    columns=("id", "starts_at", "name", "phone", "status", "calendar_action", "conflict"),
 )
 @of_org
 @most
 def list_appointments(org_id: UUID | None, limit: int) -> list[Row]:
-    """The latest made first."""
-    return inspection.appointments(platform(), org_id=org_id, limit=limit)
+    """The latest made first. CONFLICT: ``busy``, somebody entered something on top; ``moved``, onto another booking."""
+    found = inspection.appointments(platform(), org_id=org_id, limit=limit)
+    return [{**row, "conflict": _conflict(row)} for row in found]
+
+
+def _conflict(row: Row) -> str | None:
+    if row["external_conflict"]:
+        return "moved"
+    return "busy" if row["conflict_since"] else None
