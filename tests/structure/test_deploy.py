@@ -55,6 +55,13 @@ def test_every_unit_tells_only_the_first_process_to_stop_and_leaves_it_the_time_
     assert all(COMPOSE["services"][name]["stop_grace_period"] == "30s" for name in COMMANDS)
 
 
+def test_no_unit_is_given_up_by_systemd_after_an_outage_however_often_it_failed_meanwhile():
+    for unit in UNITS:
+        limits = unit.read_text().partition("[Service]")[0]
+        assert "StartLimitIntervalSec=0" in limits, unit.name
+        assert "Restart=always" in unit.read_text(), unit.name
+
+
 def test_containers_are_given_only_settings_that_exist():
     known = {name.upper() for name in Settings.model_fields} | OTHERS
     for name, service in COMPOSE["services"].items():
