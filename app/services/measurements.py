@@ -23,7 +23,7 @@ from app.errors import VoicedeskError
 from app.integrations.breaker import circuits
 from app.models import ledger
 from app.models.deliveries import count_unfinished
-from app.models.lanes import next_due
+from app.models.lanes import oldest_within_quota
 from app.models.quotas import count_overruns
 from app.observability import metrics
 from app.observability.errors import report
@@ -43,7 +43,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {  # what it means, and its lab
     "database_up": ("Whether the database answers", ()),
     "redis_up": ("Whether Redis answers", ()),
     "deliveries_waiting": ("Deliveries that are not finished", ("status",)),
-    "oldest_waiting_seconds": ("How long the oldest due delivery has been due", ()),
+    "oldest_waiting_seconds": ("How long the oldest due delivery has been due, of who is within quota", ()),
     "ledger": ("Both sides of the books, over all organizations", ("side",)),
     "ledger_difference": ("Accepted events that nobody can account for", ()),
     "canary_age_seconds": ("Since the last canary came through", ()),
@@ -123,7 +123,7 @@ def _servers(platform: Platform) -> Iterable[Metric]:
 
 def _queue(platform: Platform) -> Iterable[Metric]:
     with platform.database.transaction(system=True, statement_timeout_ms=LOOK_MS) as session:
-        _, oldest = next_due(session)
+        oldest = oldest_within_quota(session)
         waiting = count_unfinished(session)
     family = _gauge("deliveries_waiting")
     for status, count in waiting.items():

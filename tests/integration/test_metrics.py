@@ -18,6 +18,7 @@ from app.observability.errors import Where
 from app.services import canary, handlers
 from app.services.drain import Drain
 from app.services.measurements import GAUGES, PARTS
+from app.services.webhook_quotas import measure
 from tests.circuits import Provider
 from tests.conftest import make_settings
 from tests.prometheus import label_values, names, parse, total
@@ -116,6 +117,18 @@ def test_what_waits_is_told_with_its_age(app, people, client):
     assert total(now, "voicedesk_oldest_waiting_seconds") > 0.04
     assert total(now, "voicedesk_ledger", side="accepted") == total(now, "voicedesk_ledger", side="waiting") == 1
     assert total(now, "voicedesk_ledger_difference") == 0
+
+
+def test_who_waits_because_of_a_quota_is_not_told_as_waiting_too_long(app, platform, people, client, monkeypatch):
+    people.salon.vapi(client, update("a"))
+    people.salon.vapi(client, update("b"))
+    time.sleep(0.05)
+    monkeypatch.setattr(platform, "settings", platform.settings.model_copy(update={"webhook_quota_per_hour": 1}))
+    measure(platform)
+    assert total(scrape(app), "voicedesk_oldest_waiting_seconds") == 0
+    people.dental.vapi(client, update("c"))
+    time.sleep(0.05)
+    assert total(scrape(app), "voicedesk_oldest_waiting_seconds") > 0.04
 
 
 def test_a_circuit_that_opens_is_seen_and_its_calls_are_counted(app, platform):
