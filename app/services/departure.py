@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from app.errors import DatabaseUnavailable
 from app.observability.logging import get_logger
+from app.services import isolation
 from app.services.drain import Drain
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Departure:
         watchdog = threading.Timer(GIVE_BACK_SECONDS, self._end, (EXIT_CODE,))
         watchdog.daemon = True
         watchdog.start()
+        isolation.end_all()  # before their lanes are another's
         for drain in self._drains:
             try:
                 drain.give_back(statement_timeout_ms=STATEMENT_TIMEOUT_MS)

@@ -1,7 +1,7 @@
 """A process of its own for a delivery that may kill the process it runs in.
 
-Owns the child process and its time limit. The lane stays with the parent, which keeps renewing it;
-the child only makes the attempt.
+Owns the child process, its time limit, and its end with a parent that leaves. The lane stays with the
+parent, which keeps renewing it; the child only makes the attempt.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ LIMIT_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[2]  # where wsgi.py is, wherever this process was started
 
 log = get_logger(__name__)
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 def run_isolated(settings: Settings, lane: ClaimedLane, delivery_id: int) -> bool:
@@ -29,19 +30,29 @@ def run_isolated(settings: Settings, lane: ClaimedLane, delivery_id: int) -> boo
         *(sys.executable, "-m", "flask", "--app", "wsgi", "deliver-isolated"),
         *(str(lane.org_id), lane.lane_key, str(lane.token), str(delivery_id)),
     ]
+    child = subprocess.Popen(  # noqa: S603 - our own command; its arguments come from our own row
+        command,
+        cwd=ROOT,
+        env=environment_of(settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # its log lines go where ours go
+    )
+    _running.add(child)
     try:
-        done = subprocess.run(  # noqa: S603 - our own command; its arguments come from our own row
-            command,
-            cwd=ROOT,
-            env=environment_of(settings),
-            timeout=LIMIT_SECONDS,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # its log lines go where ours go
-            check=False,
-        )
+        exit_code = child.wait(timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         log.error("isolated.overdue", delivery_id=delivery_id)
         return False
-    if done.returncode not in (0, 3):
-        log.error("isolated.died", delivery_id=delivery_id, exit_code=done.returncode)
-    return done.returncode == 0
+    finally:
+        _running.discard(child)
+        child.kill()  # nothing, when it has ended
+        child.wait()
+    if exit_code not in (0, 3):
+        log.error("isolated.died", delivery_id=delivery_id, exit_code=exit_code)
+    return exit_code == 0
+
+
+def end_all() -> None:
+    """Kill every child that runs: their lanes are given away, and whoever takes one must not find it at work."""
+    for child in list(_running):
+        child.kill()

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 import requests
+from sqlalchemy import text
 
 from app.services.messages import plan_text
 from sandbox.children import Child, await_gone, family_of, kill_all, start_child
@@ -80,6 +82,10 @@ def worker(house: House, kind: str = "workers.Worker") -> tuple[object, ...]:
 
 def web(application: str = "wsgi:app") -> tuple[object, ...]:
     return (BIN / "gunicorn", "-c", "gunicorn.conf.py", application)
+
+
+def isolated_of(process: Child) -> list[psutil.Process]:
+    return [one for one in family_of(process.pid) if "deliver-isolated" in one.cmdline()]
 
 
 def told_twice(process: Child) -> float:
@@ -172,6 +178,22 @@ def test_a_worker_whose_handlers_do_not_end_gives_their_lanes_back_and_leaves(ho
         lambda: house.query("SELECT status FROM webhook_delivery_log WHERE provider = 'test'") == [("skipped",)] * 3,
         seconds=40,
     )
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_leaves_takes_along_the_process_it_isolated_an_attempt_in(houses, start, world):
+    house = houses()
+    salon = open_business(house.platform, world, "Salon", "+4930111110001")
+    plan_texts(house, salon, 1)
+    with house.platform.database.transaction(system=True) as session:
+        session.execute(text("UPDATE webhook_delivery_log SET running_since = now() WHERE provider = 'voicedesk'"))
+    leaving = start(house, *worker(house))
+    eventually(lambda: isolated_of(leaving), seconds=40)
+    (alone,) = isolated_of(leaving)
+    alone.suspend()  # it would end by itself
+    assert told_twice(leaving) < 2.5
+    assert await_gone([alone], seconds=1)
+    assert house.query(HELD) == [(0,)]
 
 
 @pytest.mark.timeout(120)
