@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app import setting_values
 from app.errors import ConfigurationError
 
-# What people leave in place of a secret: the words of examples, and passwords that everybody tries first.
-_EXAMPLE = re.compile(
-    r"(?i)<.*>|\.{3,}|x{3,}|(change|replace)[-_ ]?me.*|(xox[a-z]-)?your[-_ ].*|example.*|.*-example"
-    r"|(my[-_ ]?)?(secret|password|token|key)|postgres|admin|root|test|todo|default|12345\d*"
-)
 _FEWEST_BYTES = 10  # a random key of 32 bytes has about 30 different ones, one typed by hand fewer than these
 
 
@@ -148,9 +143,8 @@ class Settings(BaseSettings):
     def _check_postgres(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None:
             return None
-        if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
-            raise ValueError("must begin with postgresql://")
-        if _in_production(info) and _has_default_password(url):
+        setting_values.check_postgres(url)
+        if _in_production(info) and setting_values.has_default_password(url):
             raise ValueError("has a default password; give the role one of its own (ALTER ROLE ... PASSWORD)")
         return "postgresql+psycopg2://" + url.split("://", 1)[1]
 
@@ -172,28 +166,38 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis(cls, url: str | None, info: ValidationInfo) -> str | None:
-        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        if url is not None and _in_production(info) and _has_default_password(url):
+        if url is None:
+            return None
+        setting_values.check_redis(url)
+        if _in_production(info) and setting_values.has_default_password(url):
             raise ValueError("has a default password; set another with requirepass or an ACL")
         return url
 
     @field_validator("vapi_private_key", "slack_bot_token", "sentry_dsn", "metrics_token")
     @classmethod
     def _check_secret(cls, secret: str | None, info: ValidationInfo) -> str | None:
-        if secret is not None and _in_production(info) and _EXAMPLE.fullmatch(secret):
+        if secret is not None and _in_production(info) and setting_values.is_example(secret):
             raise ValueError("is an example's value; set the real one, or leave it out")
         return secret
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _check_sentry(cls, dsn: str | None) -> str | None:
+        if dsn is not None:
+            setting_values.check_sentry(dsn)
+        return dsn
 
     @field_validator("public_base_url", "vapi_api_base_url", "twilio_api_base_url")
     @classmethod
     def _check_http(cls, url: str, info: ValidationInfo) -> str:
-        return _encrypted(url, info).rstrip("/")
+        setting_values.check_web(url, encrypted=_in_production(info))
+        return url.rstrip("/")
 
     @field_validator("google_calendar_api_base_url", "slack_api_base_url")
     @classmethod
     def _check_http_folder(cls, url: str, info: ValidationInfo) -> str:
-        return _encrypted(url, info).rstrip("/") + "/"
+        setting_values.check_web(url, encrypted=_in_production(info))
+        return url.rstrip("/") + "/"
 
     @property
     def owner_database_url(self) -> str:
@@ -231,7 +235,7 @@ def read_settings(**overrides: Any) -> tuple[Settings | None, list[Fault]]:
             name = str(fault["loc"][0])
             if not (fault["type"] == "missing" and name in faulty_files):
                 faults.append(Fault(name.upper(), _reason(fault["type"], fault["msg"])))
-    environment = str(given.get("environment") or os.environ.get("ENVIRONMENT") or "")
+    environment = settings.environment if settings else given.get("environment") or os.environ.get("ENVIRONMENT")
     debug = os.environ.get("FLASK_DEBUG", "")
     if environment == Environment.PRODUCTION and debug.lower() not in ("", "0", "false", "no"):
         faults.append(Fault("FLASK_DEBUG", "shows code and variables to whoever meets an error; unset it"))
@@ -240,21 +244,6 @@ def read_settings(**overrides: Any) -> tuple[Settings | None, list[Fault]]:
 
 def _in_production(info: ValidationInfo) -> bool:
     return info.data.get("environment") is Environment.PRODUCTION
-
-
-def _encrypted(url: str, info: ValidationInfo) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("must begin with https:// (or http:// on this machine)")
-    if _in_production(info) and not url.startswith("https://"):
-        raise ValueError("must begin with https:// in production: what is sent in plain text anybody can read")
-    return url
-
-
-def _has_default_password(url: str) -> bool:
-    """A URL that names a password, and it is the user's name or one that everybody tries."""
-    parts = urlsplit(url)
-    password = unquote(parts.password or "")
-    return bool(password) and (password == parts.username or _EXAMPLE.fullmatch(password) is not None)
 
 
 def _reason(kind: str, message: str) -> str:

@@ -115,6 +115,33 @@ def test_production_refuses_what_development_may_have(monkeypatch, name, value):
     assert faults_of(monkeypatch, **{**FINE, name: value, "ENVIRONMENT": "development"}) == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SENTRY_DSN", "not-a-dsn-at-all"),
+        ("SENTRY_DSN", "https://public@sentry.example.com"),
+        ("SENTRY_DSN", "https://public@sentry.example.com:port/1"),
+        ("REDIS_URL", "redis://:Vk3-n8QzTr@redis:port/0"),
+        ("DATABASE_URL", "postgresql://voicedesk:Vk3-n8QzTr@db:port/voicedesk"),
+        ("MIGRATION_DATABASE_URL", "postgresql://[db/voicedesk"),
+        ("PUBLIC_BASE_URL", "https:///desk"),
+        ("PUBLIC_BASE_URL", "https://desk.example.com/?a=b"),
+        ("PUBLIC_BASE_URL", "https://desk.example.com:port"),
+        ("SLACK_API_BASE_URL", "https://[slack"),
+    ],
+)
+def test_a_url_that_nothing_can_read_is_told_by_its_name_and_ends_in_no_traceback(monkeypatch, name, value):
+    assert faults_of(monkeypatch, **{**FINE, name: value}) == {name}
+    code, found = check(**{**FINE, name: value})
+    assert (code, [fault["variable"] for fault in found["faults"]]) == (1, [name])
+    assert value not in json.dumps(found)
+
+
+def test_debug_is_refused_however_production_is_spelled(monkeypatch):
+    spelled = {name: value for name, value in FINE.items() if name != "ENVIRONMENT"}
+    assert faults_of(monkeypatch, **spelled, environment="production", FLASK_DEBUG="1") == {"FLASK_DEBUG"}
+
+
 def test_keys_may_not_be_meant_to_outlive_their_deliveries(monkeypatch):
     assert faults_of(monkeypatch, **FINE, KEEP_KEYS_HOURS="200") == {"KEEP_DELIVERIES_DAYS"}
     assert faults_of(monkeypatch, **FINE, KEEP_KEYS_HOURS="160") == set()
