@@ -188,21 +188,6 @@ def lock_next(session: Session, org_id: UUID, phone: str, *, now: datetime) -> A
     return None
 
 
-def held_periods(
-    session: Session, org_id: UUID, calendar_id: str, *, start: datetime, end: datetime
-) -> list[tuple[UUID, datetime, datetime]]:
-    """What our own appointments hold of the calendar between ``start`` and ``end``: id, start, end."""
-    rows = session.execute(
-        select(Appointment.id, Appointment.starts_at, Appointment.ends_at).where(
-            Appointment.org_id == org_id,
-            Appointment.calendar_id == calendar_id,
-            Appointment.status.in_(("pending", "booked")),
-            func.tstzrange(Appointment.starts_at, Appointment.ends_at).op("&&")(func.tstzrange(start, end)),
-        )
-    )
-    return [(row[0], row[1], row[2]) for row in rows]
-
-
 def list_appointments(session: Session, *, org_id: UUID | None = None, limit: int = 100) -> list[Appointment]:
     """The latest made first, at most ``limit``."""
     statement = select(Appointment).order_by(Appointment.created_at.desc()).limit(limit)

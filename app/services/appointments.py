@@ -1,7 +1,7 @@
 """Appointments as people decide them: hold a slot, move it, give it up.
 
-Owns the row and its rules (open, free, not in the past). The calendar is brought in line by
-``calendar_push.py``; nothing here calls anybody outside. Every decision plans its own finishing in
+Owns the row, and which seat it gets; what is allowed is ``booking_rules.py``'s. The calendar is brought in
+line by ``calendar_push.py``; nothing here calls anybody outside. Every decision plans its own finishing in
 the same transaction, so that a crash a moment later loses nothing.
 """
 
@@ -16,32 +16,35 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.errors import InvalidInput, NotFound, SlotTaken
-from app.integrations.google_calendar import GoogleCalendarCredentials
+from app.errors import NotFound, SlotTaken
 from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus, CalendarAction
+from app.models.held_times import held_periods
 from app.models.messages import last_inbound_channel
 from app.services import own_work, texts
+from app.services.booking_rules import Offered, Place
 from app.services.messages import plan_text
+from app.services.offers import Wish
 from app.services.own_work import OwnWork
-from app.services.slots import Period, free_slots, is_open
+from app.services.slots import Period
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from app.services.directory import Business
     from app.services.platform import Platform
 
 FINISH_AFTER = timedelta(seconds=10)  # later than any caller's deadline: the caller's own thread comes first
-LOOK_AHEAD = timedelta(days=14)
-OFFERED = 3
-OFFER_TIMEOUT_MS = 5_000  # a caller, or a program, waits for it
 WHATSAPP_WINDOW = timedelta(hours=23)
-_SLOT_STATES = ("23P01", "40P01")  # exclusion violated, or two bookings deadlocked over one slot: it is taken
+TRIES = 3  # of two bookings that deadlock over one time the other may have left a seat
+_EXCLUDED, _DEADLOCKED = "23P01", "40P01"
 
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """What a caller asks for."""
+    """What a caller asks for; ``wish`` says of which service and with whom."""
 
+    wish: Wish
     wanted: Period
     name: str
     phone: str | None
@@ -52,61 +55,43 @@ class Booking:
 
 
 def hold(platform: Platform, business: Business, booking: Booking) -> Appointment:
-    """Hold the slot with a pending row; the same tool call gets the row it made before.
+    """Hold the slot with a pending row, with the first who has a seat; the same tool call gets its row again.
 
-    Raises InvalidInput (past, closed) and SlotTaken.
+    Raises InvalidInput (past, closed, too soon, too far ahead) and SlotTaken.
     """
-    check_bookable(business, booking.wanted)
-    calendar_id = calendar_of(platform, business.id)
-    try:
-        with platform.database.transaction(business.id) as session:
-            known = _made_before(session, business.id, booking)
-            if known is not None:
-                return known
-            row = Appointment(
-                org_id=business.id,
-                calendar_id=calendar_id,
-                starts_at=booking.wanted.start,
-                ends_at=booking.wanted.end,
-                status=AppointmentStatus.PENDING,
-                calendar_action=CalendarAction.CREATE,
-                name=booking.name,
-                phone=booking.phone,
-                channel=booking.channel,
-                notes=booking.notes,
-                call_id=booking.call_id,
-                tool_call_id=booking.tool_call_id,
-                version=1,
-            )
-            session.add(row)
-            session.flush()
-            plan_finish(session, row)
-    except (IntegrityError, OperationalError) as error:
-        raise _as_slot_taken(error) from None
-    platform.bell.ring()
-    return row
+    wish = booking.wish
+    places = wish.rules.check(wish.service, wish.places, booking.wanted)
+
+    def take(session: Session) -> Appointment:
+        known = _made_before(session, business.id, booking)
+        if known is not None:
+            return known
+        row = _seat(session, business.id, wish.service, places, booking.wanted, lambda: _new_row(business.id, booking))
+        plan_finish(session, row)
+        return row
+
+    return _taking(platform, business.id, take)
 
 
-def move(platform: Platform, business: Business, appointment_id: UUID, wanted: Period) -> Appointment:
+def move(platform: Platform, business: Business, appointment_id: UUID, wish: Wish, wanted: Period) -> Appointment:
     """Hold the new time instead of the old one; the row may be pending. Raises InvalidInput, SlotTaken, NotFound."""
-    check_bookable(business, wanted)
-    try:
-        with platform.database.transaction(business.id) as session:
-            row = _lock_holding(session, business.id, appointment_id)
-            if (row.starts_at, row.ends_at) == (wanted.start, wanted.end):
-                return row
-            if row.calendar_action != CalendarAction.CREATE:
-                if row.previous_starts_at is None:
-                    row.previous_starts_at, row.previous_ends_at = row.starts_at, row.ends_at
-                row.calendar_action = CalendarAction.MOVE
-            row.starts_at, row.ends_at = wanted.start, wanted.end
-            row.version += 1
-            session.flush()
-            plan_finish(session, row)
-    except (IntegrityError, OperationalError) as error:
-        raise _as_slot_taken(error) from None
-    platform.bell.ring()
-    return row
+    places = wish.rules.check(wish.service, wish.places, wanted)
+
+    def take(session: Session) -> Appointment:
+        row = _lock_holding(session, business.id, appointment_id)
+        same_place = row.resource_id in {place.id for place in places}
+        if same_place and (row.starts_at, row.ends_at) == (wanted.start, wanted.end):
+            return row
+        if row.calendar_action != CalendarAction.CREATE:
+            if row.previous_starts_at is None:
+                row.previous_starts_at, row.previous_ends_at = row.starts_at, row.ends_at
+            row.calendar_action = CalendarAction.MOVE
+        row.version += 1
+        session.flush()
+        plan_finish(session, _seat(session, business.id, wish.service, places, wanted, lambda: row))
+        return row
+
+    return _taking(platform, business.id, take)
 
 
 def cancel(platform: Platform, business: Business, appointment_id: UUID) -> Appointment:
@@ -162,40 +147,6 @@ def text_customer(session: Session, row: Appointment, body: str, *, purpose: str
     )
 
 
-def check_bookable(business: Business, wanted: Period) -> None:
-    """Raise InvalidInput for a time that is past or outside the opening hours."""
-    if wanted.start <= datetime.now(UTC):
-        raise InvalidInput("that time is in the past", code="past")
-    if not is_open(business.opening_hours, wanted, ZoneInfo(business.timezone)):
-        raise InvalidInput("the business is closed then", code="closed")
-
-
-def offer(
-    platform: Platform,
-    business: Business,
-    busy: list[Period],
-    *,
-    start: datetime,
-    end: datetime | None = None,
-    most: int = OFFERED,
-) -> list[Period]:
-    """Free slots from ``start`` on (not in the past), given what the calendar says is busy."""
-    start = max(start, datetime.now(UTC))
-    end = end or start + LOOK_AHEAD
-    with platform.database.transaction(business.id, statement_timeout_ms=OFFER_TIMEOUT_MS) as session:
-        held = rows.held_periods(session, business.id, calendar_of(platform, business.id), start=start, end=end)
-    taken = [*busy, *(Period(begins, ends) for _, begins, ends in held)]
-    zone = ZoneInfo(business.timezone)
-    found = []
-    for slot in free_slots(
-        business.opening_hours, taken, start=start, end=end, zone=zone, minutes=business.slot_minutes
-    ):
-        found.append(slot)
-        if len(found) == most:
-            break
-    return found
-
-
 def find_one(platform: Platform, org_id: UUID, *, phone: str, starts_at: datetime | None) -> Appointment:
     """The customer's appointment that is meant: the one at that time, or the next one. Raises NotFound."""
     with platform.database.transaction(org_id) as session:
@@ -204,16 +155,6 @@ def find_one(platform: Platform, org_id: UUID, *, phone: str, starts_at: datetim
         if starts_at is None or row.starts_at == starts_at:
             return row
     raise NotFound("no upcoming appointment for this number")
-
-
-def calendar_of(platform: Platform, org_id: UUID) -> str:
-    """The calendar whose times exclude each other: Google's id, or the house's own without an integration."""
-    try:
-        credentials = platform.directory.integration(org_id, "google-calendar").credentials
-    except NotFound:
-        return "voicedesk"
-    assert isinstance(credentials, GoogleCalendarCredentials)
-    return credentials.calendar_id
 
 
 def preferred_channel(platform: Platform, org_id: UUID, phone: str, asked: str | None) -> str:
@@ -237,5 +178,68 @@ def _lock_holding(session: Session, org_id: UUID, appointment_id: UUID) -> Appoi
     return row
 
 
-def _as_slot_taken(error: IntegrityError | OperationalError) -> Exception:
-    return SlotTaken() if getattr(error.orig, "pgcode", None) in _SLOT_STATES else error
+def _new_row(org_id: UUID, booking: Booking) -> Appointment:
+    return Appointment(
+        org_id=org_id,
+        status=AppointmentStatus.PENDING,
+        calendar_action=CalendarAction.CREATE,
+        name=booking.name,
+        phone=booking.phone,
+        channel=booking.channel,
+        notes=booking.notes,
+        call_id=booking.call_id,
+        tool_call_id=booking.tool_call_id,
+        version=1,
+    )
+
+
+def _seat(
+    session: Session,
+    org_id: UUID,
+    service: Offered,
+    places: Sequence[Place],
+    wanted: Period,
+    make: Callable[[], Appointment],
+) -> Appointment:
+    """Give a row the time with the first of the places that has a seat; raises SlotTaken when none has.
+
+    Seats that look free are tried one after the other: whoever takes one first keeps it, by the constraint.
+    """
+    around = service.held(wanted)
+    own = make()
+    held = [one for one in held_periods(session, org_id, start=around.start, end=around.end) if one.id != own.id]
+    for place in places:
+        for seat in place.free_seats(held, around):
+            try:
+                with session.begin_nested():
+                    return _put(session, make(), service, place, seat, wanted)
+            except IntegrityError as error:
+                if getattr(error.orig, "pgcode", None) != _EXCLUDED:
+                    raise
+    raise SlotTaken
+
+
+def _put(session: Session, row: Appointment, service: Offered, place: Place, seat: int, wanted: Period) -> Appointment:
+    if row.calendar_id is None or row.resource_id != place.id:  # who stays keeps the calendar they are written in
+        row.calendar_id = place.calendar_id
+    row.resource_id, row.seat, row.service_id = place.id, seat, service.id
+    row.buffer_before, row.buffer_after = service.buffer_before, service.buffer_after
+    row.starts_at, row.ends_at = wanted.start, wanted.end
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _taking(platform: Platform, org_id: UUID, take: Callable[[Session], Appointment]) -> Appointment:
+    """One transaction that takes a time; raises SlotTaken when bookings keep deadlocking over it."""
+    for _ in range(TRIES):
+        try:
+            with platform.database.transaction(org_id) as session:
+                row = take(session)
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != _DEADLOCKED:
+                raise
+            continue
+        platform.bell.ring()
+        return row
+    raise SlotTaken

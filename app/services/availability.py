@@ -16,11 +16,12 @@ from app.integrations.google_calendar import GoogleCalendarCredentials
 from app.integrations.retrying import with_retries
 from app.observability.logging import get_logger
 from app.services import calendar_mirror
-from app.services.calendar_push import TRY_SECONDS_WAITING
 from app.services.slots import Period
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
+
+TRY_SECONDS_WAITING = 2.0
 
 log = get_logger(__name__)
 
@@ -33,8 +34,10 @@ class Known:
     source: str | None
 
 
-def busy(platform: Platform, org_id: UUID, period: Period, *, deadline: Deadline) -> Known:
-    """When the organization's calendar is busy within the period.
+def busy(
+    platform: Platform, org_id: UUID, period: Period, *, deadline: Deadline, calendar_id: str | None = None
+) -> Known:
+    """When the organization's calendar, or another of the same account, is busy within the period.
 
     Google gets its share of the deadline once; then the mirror answers, if it can. Raises a
     TemporaryFailure when neither knows in time, PermanentFailure when Google refuses.
@@ -45,6 +48,8 @@ def busy(platform: Platform, org_id: UUID, period: Period, *, deadline: Deadline
         return Known([], None)
     credentials = endpoint.credentials
     assert isinstance(credentials, GoogleCalendarCredentials)
+    if calendar_id is not None:
+        credentials = credentials.model_copy(update={"calendar_id": calendar_id})
 
     def ask() -> Known:
         try:

@@ -21,6 +21,7 @@ from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus, CalendarAction
 from app.services import texts
 from app.services.appointments import plan_finish, text_customer
+from app.services.offers import HOUSE_CALENDAR
 from app.services.slots import Period
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Snapshot:
     etag: str | None
     name: str
     notes: str | None
+    # with what lies before and after it; and the calendar of whom it is with, None for the organization's
+    held: Period
+    calendar_id: str | None
+    resource_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,4 +239,7 @@ def _snapshot(row: Appointment, *, begun_before: bool) -> Snapshot:
         etag=row.google_etag,
         name=row.name,
         notes=row.notes,
+        held=Period(row.starts_at, row.ends_at).widened(row.buffer_before, row.buffer_after),
+        calendar_id=row.calendar_id if row.resource_id is not None and row.calendar_id != HOUSE_CALENDAR else None,
+        resource_id=row.resource_id,
     )

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from app.errors import (
     AlreadyExists,
+    InvalidInput,
     NotFound,
     PermanentFailure,
     PreconditionFailed,
@@ -25,7 +26,8 @@ from app.integrations.deadline import Deadline
 from app.integrations.google_calendar import CalendarEvent, GoogleCalendarCredentials
 from app.integrations.retrying import with_retries
 from app.models.appointments import Appointment, CalendarAction
-from app.services.appointments import offer
+from app.services import offers
+from app.services.availability import TRY_SECONDS_WAITING
 from app.services.calendar_outcomes import Outcomes, Snapshot, period_of
 from app.services.slots import Period
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 6
 TRY_SECONDS = 10.0
-TRY_SECONDS_WAITING = 2.0
+ALTERNATIVES, ALTERNATIVE_DAYS = 3, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Pusher:
             raise
 
     def _do(self, snapshot: Snapshot) -> bool:
-        credentials = self._credentials()
+        credentials = self._credentials(snapshot)
         if credentials is None:
             self._outcomes.done(snapshot, None)
         elif snapshot.action == CalendarAction.CREATE:
@@ -108,9 +110,9 @@ class Pusher:
         if snapshot.begun_before and self._settle_existing(credentials, snapshot):
             return
         passed = snapshot.period.start <= datetime.now(UTC)  # finished too late to be of use to anybody
-        if passed or any(busy.overlaps(snapshot.period) for busy in self._busy(credentials, snapshot.period)):
+        if passed or any(busy.overlaps(snapshot.held) for busy in self._busy(credentials, snapshot)):
             if not self._settle_existing(credentials, snapshot):
-                self._lose_slot(credentials, snapshot)
+                self._lose_slot(snapshot)
             return
         self.confirm()
         try:
@@ -153,8 +155,8 @@ class Pusher:
         google, outcomes = self.platform.google, self._outcomes
         etag = snapshot.etag
         try:
-            busy = self._busy(credentials, snapshot.period)
-            if _is_taken(busy, snapshot.period, own=snapshot.previous or snapshot.period):
+            busy = self._busy(credentials, snapshot)
+            if _is_taken(busy, snapshot.held, own=snapshot.previous or snapshot.period):
                 # What keeps the new time busy may be our own event: an earlier try may have got through.
                 event = google.get_event(credentials, event_id=snapshot.event_id, timeout_seconds=self._time())
                 now_at = period_of(event)
@@ -164,7 +166,7 @@ class Pusher:
                 if now_at == snapshot.period:
                     outcomes.done(snapshot, event)
                     return
-                if _is_taken(busy, snapshot.period, own=now_at):
+                if _is_taken(busy, snapshot.held, own=now_at):
                     self._move_back(snapshot, now_at)
                     return
                 etag = event.etag
@@ -213,24 +215,33 @@ class Pusher:
         self._outcomes.done(snapshot, None)
         return False
 
-    def _busy(self, credentials: GoogleCalendarCredentials, period: Period) -> list[Period]:
-        found = self.platform.google.busy(credentials, start=period.start, end=period.end, timeout_seconds=self._time())
-        return [Period(busy.start, busy.end) for busy in found]
+    def _busy(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot) -> list[Period]:
+        """When others keep the time busy, or it itself; not those who are booked beside it in the same calendar."""
+        held = snapshot.held
+        found = self.platform.google.busy(credentials, start=held.start, end=held.end, timeout_seconds=self._time())
+        return offers.without_ours(
+            self.platform,
+            self.business,
+            credentials.calendar_id,
+            [Period(busy.start, busy.end) for busy in found],
+            held,
+            except_for=snapshot.id,
+        )
 
     def _time(self) -> float:
         return self.deadline.try_timeout(TRY_SECONDS_WAITING) if self.deadline else TRY_SECONDS
 
-    def _credentials(self) -> GoogleCalendarCredentials | None:
+    def _credentials(self, snapshot: Snapshot) -> GoogleCalendarCredentials | None:
         try:
             credentials = self.platform.directory.integration(self.business.id, "google-calendar").credentials
         except NotFound:
             return None  # no calendar is connected: the row is the calendar
         assert isinstance(credentials, GoogleCalendarCredentials)
-        return credentials
+        return credentials.model_copy(update={"calendar_id": snapshot.calendar_id or credentials.calendar_id})
 
-    def _lose_slot(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot) -> None:
+    def _lose_slot(self, snapshot: Snapshot) -> None:
         """Somebody else has the time in the calendar. Raises SlotTaken to a caller who waits; else texts."""
-        lost = self._outcomes.lose_slot(snapshot, self._alternatives(credentials, snapshot.period.start))
+        lost = self._outcomes.lose_slot(snapshot, self._alternatives(snapshot))
         if lost and self.deadline is not None:
             raise SlotTaken
 
@@ -239,13 +250,21 @@ class Pusher:
         if self._outcomes.move_back(snapshot, kept) and self.deadline is not None:
             raise SlotTaken
 
-    def _alternatives(self, credentials: GoogleCalendarCredentials, start: datetime) -> list[Period]:
-        start = max(start, datetime.now(UTC))
+    def _alternatives(self, snapshot: Snapshot) -> list[Period]:
+        start = max(snapshot.period.start, datetime.now(UTC))
+        end = start + timedelta(days=ALTERNATIVE_DAYS)
+        row = self._outcomes.read(snapshot.id)
+        rules = offers.rules_of(self.platform, self.business)
+        service = rules.service_of(row)
         try:
-            busy = self._busy(credentials, Period(start, start + timedelta(days=7)))
-        except TemporaryFailure:
+            wish = offers.Wish(rules, service, rules.places_of(row, service, None))
+            deadline = self.deadline or Deadline.within(TRY_SECONDS)
+            found = offers.find(
+                self.platform, self.business, wish, start=start, end=end, most=ALTERNATIVES, deadline=deadline
+            )
+        except (TemporaryFailure, InvalidInput):
             return []
-        return offer(self.platform, self.business, busy, start=start, end=start + timedelta(days=7))
+        return found.slots
 
     @property
     def _outcomes(self) -> Outcomes:

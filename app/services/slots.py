@@ -1,12 +1,13 @@
 """Opening hours, slots and the words for times: pure reckoning in the organization's time zone.
 
 Owns what "open" and "free" mean. Reads nothing and calls nobody, so that every rule can be tried
-with plain values; daylight saving is right because wall-clock times are made per day.
+with plain values. Daylight saving: a clock reading that a day skips is no time at all and opens or
+closes nothing before the clocks have moved; of one that a day shows twice, a slot begins at the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -29,6 +30,10 @@ class Period:
         """Whether they share any moment."""
         return self.start < other.end and other.start < self.end
 
+    def contains(self, other: Period) -> bool:
+        """Whether all of the other lies within this one."""
+        return self.start <= other.start and other.end <= self.end
+
     def is_about(self, other: Period) -> bool:
         """Whether they are the same to the second, which is how exactly a calendar keeps them."""
         second = timedelta(seconds=1)
@@ -40,6 +45,10 @@ class Period:
             return [self]
         pieces = (Period(self.start, other.start), Period(other.end, self.end))
         return [piece for piece in pieces if piece.start < piece.end]
+
+    def widened(self, before: int, after: int) -> Period:
+        """The same with so many minutes before and after it."""
+        return Period(self.start - timedelta(minutes=before), self.end + timedelta(minutes=after))
 
 
 def check_hours(hours: Any) -> dict[str, list[list[str]]]:
@@ -61,45 +70,60 @@ def check_hours(hours: Any) -> dict[str, list[list[str]]]:
 
 
 def parse_when(said: str, zone: ZoneInfo) -> datetime:
-    """A moment from ISO 8601 with an offset, or local to ``zone`` without one; raises InvalidInput."""
+    """A moment from ISO 8601 with an offset, or local to ``zone`` without one.
+
+    Raises InvalidInput, also for a local time that the clocks skip that day; of one that comes twice it is the first.
+    """
     try:
         moment = datetime.fromisoformat(said.strip())
     except (ValueError, AttributeError):
         raise InvalidInput("a time is needed such as 2026-12-01T15:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    if moment.tzinfo is not None:
+        return moment
+    found = local_moment(moment, zone)
+    if found is None:
+        raise InvalidInput("the clocks go forward then, and skip that time", code="no_such_time")
+    return found.astimezone(zone)
+
+
+def local_moment(wall: datetime, zone: ZoneInfo) -> datetime | None:
+    """The moment, in UTC, when clocks first show this naive local time; None when they skip it."""
+    moment = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    return moment if moment.astimezone(zone).replace(tzinfo=None) == wall else None
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """The moment, in UTC, when that local day begins, also where the clocks skip midnight."""
+    return _edge(datetime.combine(day, time.min), zone, fold=0)
 
 
 def open_spans(hours: dict[str, Any], day: date, zone: ZoneInfo) -> list[Period]:
-    """When the business is open on that local day."""
-    return [
-        Period(
-            datetime.combine(day, time.fromisoformat(opens), zone).astimezone(UTC),
-            datetime.combine(day, time.fromisoformat(closes), zone).astimezone(UTC),
-        )
-        for opens, closes in hours.get(DAYS[day.weekday()], [])
-    ]
+    """When the business is open on that local day; none that is skipped altogether."""
+    spans = [_span(day, opens, closes, zone) for opens, closes in hours.get(DAYS[day.weekday()], [])]
+    return [span for span in spans if span.start < span.end]
 
 
 def is_open(hours: dict[str, Any], wanted: Period, zone: ZoneInfo) -> bool:
     """Whether the whole period lies within one opening span of its local day."""
     spans = open_spans(hours, wanted.start.astimezone(zone).date(), zone)
-    return any(span.start <= wanted.start and wanted.end <= span.end for span in spans)
+    return any(span.contains(wanted) for span in spans)
 
 
-def free_slots(
-    hours: dict[str, Any], busy: Sequence[Period], *, start: datetime, end: datetime, zone: ZoneInfo, minutes: int
+def open_slots(
+    hours: dict[str, Any], *, start: datetime, end: datetime, zone: ZoneInfo, minutes: int, step: int
 ) -> Iterator[Period]:
-    """The slots between ``start`` and ``end`` that are open and not busy, the earliest first."""
-    length = timedelta(minutes=minutes)
+    """What could be booked between ``start`` and ``end`` were nothing taken, the earliest first.
+
+    Each is ``minutes`` of real time. They begin every ``step`` minutes on the clock from each opening on; on no
+    reading of the clock twice. Where they do not overlap on the clock, they do not when the clocks go forward.
+    """
     day = start.astimezone(zone).date()
-    while datetime.combine(day, time.min, zone) < end:
-        for span in open_spans(hours, day, zone):
-            begins = span.start
-            while begins + length <= span.end:
-                slot = Period(begins, begins + length)
-                if slot.start >= start and slot.end <= end and not any(slot.overlaps(taken) for taken in busy):
-                    yield slot
-                begins += length
+    while midnight(day, zone) < end:
+        spans = hours.get(DAYS[day.weekday()], [])
+        found = {slot for opens, closes in spans for slot in _slots_of(day, opens, closes, zone, minutes, step)}
+        for slot in sorted(found, key=lambda one: one.start):
+            if slot.start >= start and slot.end <= end:
+                yield slot
         day += timedelta(days=1)
 
 
@@ -109,6 +133,47 @@ def say_time(moment: datetime, zone: ZoneInfo) -> str:
     return f"{local:%A} {local.day} {local:%B} at {local:%H:%M}"
 
 
+def say_clock(moment: datetime, zone: ZoneInfo) -> str:
+    """Only the clock of it: ``15:00``."""
+    return f"{moment.astimezone(zone):%H:%M}"
+
+
 def local_iso(moment: datetime, zone: ZoneInfo) -> str:
     """A moment as a tool takes it back: ``2026-12-01T15:00:00+01:00``."""
     return moment.astimezone(zone).isoformat(timespec="seconds")
+
+
+def _span(day: date, opens: str, closes: str, zone: ZoneInfo) -> Period:
+    first, last = (datetime.combine(day, time.fromisoformat(said)) for said in (opens, closes))
+    return Period(_edge(first, zone, fold=0), _edge(last, zone, fold=1))
+
+
+def _slots_of(day: date, opens: str, closes: str, zone: ZoneInfo, minutes: int, step: int) -> Iterator[Period]:
+    span, length = _span(day, opens, closes, zone), timedelta(minutes=minutes)
+    wall, last = (datetime.combine(day, time.fromisoformat(said)) for said in (opens, closes))
+    ended = span.start
+    while wall < last:
+        begins = local_moment(wall, zone)
+        wall += timedelta(minutes=step)
+        if begins is None or (minutes <= step and begins < ended):
+            continue
+        slot = Period(begins, begins + length)
+        if span.contains(slot):
+            ended = slot.end
+            yield slot
+
+
+def _edge(wall: datetime, zone: ZoneInfo, *, fold: int) -> datetime:
+    """When clocks show the time (``fold`` 1: for the last time); when they are moved, where they skip it."""
+    moment = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) == wall:
+        return moment
+    before, after = sorted(wall.replace(tzinfo=zone, fold=one).astimezone(UTC) for one in (0, 1))
+    offset = before.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        between = before + (after - before) / 2
+        if between.astimezone(zone).utcoffset() == offset:
+            before = between
+        else:
+            after = between
+    return after.replace(second=0, microsecond=0)  # clocks are moved on a full minute

@@ -16,6 +16,8 @@ LONGEST_TEXT = 1600
 FEWEST_DIGITS = 6  # shorter ones are "possible" within one town, and reach nobody from elsewhere
 
 _TIME = "ISO 8601, with an offset or local to the business, e.g. 2026-12-01T15:00"
+_SERVICE = "Which service, by its name, if the business offers several"
+_STAFF = "With whom or in which room, by name, if the caller has a wish"
 _PHONE = "The customer's phone number, in international form if possible, e.g. +4915112345678"
 
 
@@ -30,6 +32,8 @@ class CheckAvailability(Arguments):
 
     start: str = Field(description=f"From when to look: a date or a time; {_TIME}", min_length=1)
     end: str | None = Field(None, description="Until when to look; a week from start if left out")
+    service: str | None = Field(None, description=_SERVICE, max_length=200)
+    staff: str | None = Field(None, description=_STAFF, max_length=200)
 
 
 class BookAppointment(Arguments):
@@ -38,6 +42,8 @@ class BookAppointment(Arguments):
     start: str = Field(description=f"When it begins; {_TIME}", min_length=1)
     name: str = Field(description="The customer's name", min_length=1, max_length=200)
     phone: str = Field(description=_PHONE, min_length=1)
+    service: str | None = Field(None, description=_SERVICE, max_length=200)
+    staff: str | None = Field(None, description=_STAFF, max_length=200)
     channel: str | None = Field(None, description="How to text the confirmation: sms or whatsapp")
     notes: str | None = Field(None, description="Anything the business should know", max_length=2000)
 
@@ -48,6 +54,8 @@ class RescheduleAppointment(Arguments):
     phone: str = Field(description=_PHONE, min_length=1)
     new_start: str = Field(description=f"When it shall begin; {_TIME}", min_length=1)
     start: str | None = Field(None, description=f"Which appointment, if there are several: its time now; {_TIME}")
+    service: str | None = Field(None, description="Another service than now, by its name", max_length=200)
+    staff: str | None = Field(None, description="With somebody else than now, by name", max_length=200)
 
 
 class CancelAppointment(Arguments):

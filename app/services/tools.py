@@ -21,9 +21,10 @@ from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, Temp
 from app.integrations.deadline import Deadline
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.messages import has_opted_out
-from app.services import appointments, availability
+from app.services import appointments, offers
 from app.services.calendar_push import Pusher
 from app.services.messages import plan_text
+from app.services.offers import Wish
 from app.services.promises import Promise, promise
 from app.services.slots import Period, local_iso, parse_when, say_time
 from app.services.tool_arguments import (
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from app.services.directory import Business
     from app.services.platform import Platform
 
-MOST_OFFERED = 8
+MOST_OFFERED, OTHERS_OFFERED = 8, 3
 CALENDAR_AWAY = "I can't reach the calendar just now."
 UNCERTAIN = "I can't tell yet whether that worked. If it did, a text will follow. Please offer to take a message."
 CONFIRMED = "A confirmation is being texted."
@@ -86,20 +87,22 @@ def check_availability(asking: Asking, args: CheckAvailability) -> str:
     end = min(end, start + timedelta(days=31))
     if end <= start:
         raise InvalidInput("the end must be after the start, and not in the past")
+    wish = offers.wish(asking.platform, asking.business, service=args.service, staff=args.staff)
     try:
-        busy = _calendar_busy(asking, Period(start, end))
+        return _say_free(asking, _find_free(asking, wish, start=start, end=end, most=MOST_OFFERED))
     except TemporaryFailure:
         return f"{CALENDAR_AWAY} Ask for a time that suits: I will note it and text the confirmation."
-    return _say_free(
-        asking, appointments.offer(asking.platform, asking.business, busy, start=start, end=end, most=MOST_OFFERED)
-    )
 
 
 def book_appointment(asking: Asking, args: BookAppointment) -> str:
     """Hold the slot, write it to the calendar, and let the confirmation be texted."""
-    wanted = _slot(asking, args.start)
+    start = parse_when(args.start, asking.zone).astimezone(UTC)
     phone = asking.phone(args.phone)
+    wish = offers.wish(asking.platform, asking.business, service=args.service, staff=args.staff)
+    wanted = wish.service.at(start)
+    wish = offers.prefer_idle(asking.platform, asking.business, wish, wanted, deadline=asking.deadline)
     booking = appointments.Booking(
+        wish=wish,
         wanted=wanted,
         name=args.name,
         phone=phone,
@@ -108,25 +111,31 @@ def book_appointment(asking: Asking, args: BookAppointment) -> str:
         call_id=asking.call_id,
         tool_call_id=asking.tool_call_id,
     )
-    return _settle(asking, wanted, lambda: appointments.hold(asking.platform, asking.business, booking))
+    return _settle(asking, wish, wanted, lambda: appointments.hold(asking.platform, asking.business, booking))
 
 
 def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
     """Move the appointment, pending or booked."""
     asking.done = "Moved to"
-    wanted = _slot(asking, args.new_start)
+    start = parse_when(args.new_start, asking.zone).astimezone(UTC)
     row = _find(asking, args.phone, args.start)
-    return _settle(asking, wanted, lambda: appointments.move(asking.platform, asking.business, row.id, wanted))
+    rules = offers.rules_of(asking.platform, asking.business)
+    service = rules.service(args.service) if args.service else rules.service_of(row)
+    wish = offers.Wish(rules, service, rules.places_of(row, service, args.staff))
+    wanted = service.at(start)
+    return _settle(
+        asking, wish, wanted, lambda: appointments.move(asking.platform, asking.business, row.id, wish, wanted)
+    )
 
 
-def _settle(asking: Asking, wanted: Period, take: Callable[[], Appointment]) -> str:
+def _settle(asking: Asking, wish: Wish, wanted: Period, take: Callable[[], Appointment]) -> str:
     """``take`` the slot in our own rows, write it to the calendar, and say what came of it."""
     try:
         row = take()
         asking.held = row.id
         row = _push(asking, row)
     except (SlotTaken, InvalidInput) as error:
-        return _refuse_time(asking, wanted, error)
+        return _refuse_time(asking, wish, wanted, error)
     except TemporaryFailure:
         return unfinished(asking)
     return _say_done(asking, row)
@@ -237,11 +246,6 @@ TOOLS = {
 }
 
 
-def _slot(asking: Asking, said: str) -> Period:
-    start = parse_when(said, asking.zone).astimezone(UTC)
-    return Period(start, start + timedelta(minutes=asking.business.slot_minutes))
-
-
 def _push(asking: Asking, row: Appointment) -> Appointment:
     return Pusher(asking.platform, asking.business, asking.deadline).push(row.id)
 
@@ -251,23 +255,23 @@ def _find(asking: Asking, phone: str, start: str | None) -> Appointment:
     return appointments.find_one(asking.platform, asking.business.id, phone=asking.phone(phone), starts_at=starts_at)
 
 
-def _calendar_busy(asking: Asking, period: Period) -> list[Period]:
-    known = availability.busy(asking.platform, asking.business.id, period, deadline=asking.deadline)
-    asking.calendar_source = known.source
-    return known.periods
+def _find_free(asking: Asking, wish: Wish, *, start: datetime, end: datetime, most: int) -> list[Period]:
+    found = offers.find(
+        asking.platform, asking.business, wish, start=start, end=end, most=most, deadline=asking.deadline
+    )
+    asking.calendar_source = found.source
+    return found.slots
 
 
-def _refuse_time(asking: Asking, wanted: Period, error: Exception) -> str:
+def _refuse_time(asking: Asking, wish: Wish, wanted: Period, error: Exception) -> str:
     """Why not, and the next free times, as far as they are known in the time that is left."""
     said = say_time(wanted.start, asking.zone)
     reason = f"{said} is taken." if isinstance(error, SlotTaken) else f"{said} doesn't work: {error}."
     start = max(wanted.start, datetime.now(UTC))
-    end = start + timedelta(days=7)
     try:
-        busy = _calendar_busy(asking, Period(start, end))
+        free = _find_free(asking, wish, start=start, end=start + timedelta(days=7), most=OTHERS_OFFERED)
     except TemporaryFailure:
         return f"{reason} Please ask for another time."
-    free = appointments.offer(asking.platform, asking.business, busy, start=start, end=end)
     return f"{reason} {_say_free(asking, free)}"
 
 

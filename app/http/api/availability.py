@@ -21,4 +21,11 @@ from app.services.api_keys import READ
 )
 def show_availability(asked: Asked) -> Mapping[str, Any]:
     """Free times, of our own appointments and of the connected calendar"""
-    return free_times.free_times(asked.platform, asked.caller.org_id, first=asked.query.date, days=asked.query.days)
+    return free_times.free_times(
+        asked.platform,
+        asked.caller.org_id,
+        first=asked.query.date,
+        days=asked.query.days,
+        service=asked.query.service,
+        staff=asked.query.staff,
+    )

@@ -83,6 +83,8 @@ class AvailabilityQuery(Asking):
         None, ge=Day(2000, 1, 1), le=Day(2199, 12, 31), description="the first day; today if left out"
     )
     days: int = Field(1, ge=1, le=MOST_DAYS)
+    service: str | None = Field(None, max_length=200, description="by its name; needed where several are offered")
+    staff: str | None = Field(None, max_length=200, description="only with this person or in this room, by name")
 
 
 class NewMessage(Asking):

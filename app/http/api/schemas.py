@@ -164,7 +164,8 @@ class Availability(Telling):
     """Free times, the earliest first."""
 
     timezone: str
-    slot_minutes: int
+    slot_minutes: int = Field(description="how long what is asked for takes")
+    service: str | None = Field(description="which service they are for, where services are offered")
     slots: list[Slot]
 
 
