@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.cli import register as register_commands
 from app.config import Settings, load_settings
-from app.http import api, headers, health, limits, metrics, problems, requests, webhooks
+from app.http import api, connect, headers, health, limits, metrics, problems, requests, webhooks
 from app.models import Base
 from app.observability.logging import configure_logging
 from app.observability.sentry import configure_sentry
@@ -36,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     app.register_blueprint(api.blueprint)
+    app.register_blueprint(connect.blueprint)
     headers.init_app(app, settings)
     limits.init_app(app, settings, app.extensions["platform"])
     register_commands(app)

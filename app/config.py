@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     google_calendar_api_base_url: str = Field(
         "https://www.googleapis.com/calendar/v3/", description="where Google Calendar's API is, version included"
     )
+    google_client_id: str | None = Field(None, description="the OAuth client that asks people for their calendar")
+    google_client_secret: str | None = Field(None, description="its secret")
     slack_bot_token: str | None = Field(None, description="for alerts to Slack; without it they go to the log")
     slack_alert_channel: str | None = Field(None, description="the Slack channel of the alerts")
     slack_api_base_url: str = Field("https://slack.com/api/", description="where Slack's API is")
@@ -78,6 +80,9 @@ class Settings(BaseSettings):
     )
     metrics_token: str | None = Field(None, description="when set, /metrics wants it as a bearer token")
 
+    twilio_text_price_usd: float | None = Field(
+        None, ge=0, description="what a text costs about, in US dollars, for `usage`; Twilio does not say when it sends"
+    )
     api_quota_per_hour: int = Field(1000, ge=1, description="API requests an hour of one organization")
     api_quota_per_address: int = Field(100, ge=1, description="API requests in 15 minutes of one address without a key")
     api_keyed_count_for_address: bool = Field(False, description="requests with a valid key count for the address too")
@@ -173,7 +178,7 @@ class Settings(BaseSettings):
             raise ValueError("has a default password; set another with requirepass or an ACL")
         return url
 
-    @field_validator("vapi_private_key", "slack_bot_token", "sentry_dsn", "metrics_token")
+    @field_validator("vapi_private_key", "google_client_secret", "slack_bot_token", "sentry_dsn", "metrics_token")
     @classmethod
     def _check_secret(cls, secret: str | None, info: ValidationInfo) -> str | None:
         if secret is not None and _in_production(info) and setting_values.is_example(secret):

@@ -13,6 +13,7 @@ from app.cli import (
     calendar,
     circuits,
     cleanup,
+    connecting,
     credentials,
     house,
     keys,
@@ -30,7 +31,7 @@ def register(app: Flask) -> None:
     """Add every command to the application's command line."""
     for group in (
         organizations.org,
-        organizations.integration,
+        connecting.integration,
         keys.key,
         records.deliveries,
         records.calls,

@@ -88,3 +88,10 @@ def take_if_due(session: Session, name: str, *, next_at: datetime, late_by: time
         ).returning(Singleton.name)
     ).first()
     return taken is not None
+
+
+def forget_expired_dates(session: Session, *, prefix: str) -> None:
+    """Delete what was kept or held under names that begin so, and is past."""
+    session.execute(
+        delete(Singleton).where(Singleton.name.startswith(prefix, autoescape=True), Singleton.until < func.now())
+    )

@@ -5,6 +5,7 @@ Owns encryption and the shape of each provider's credentials. Never logs or rais
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -25,6 +26,9 @@ PROVIDERS: dict[str, type[VapiCredentials] | type[TwilioCredentials] | type[Goog
 }
 
 
+_TRAVELS = b"travels:"  # so that nothing sealed for the database passes for it
+
+
 class Vault:
     """Encrypts and decrypts with CREDENTIALS_KEYS."""
 
@@ -43,6 +47,17 @@ class Vault:
         except InvalidToken:
             raise ConfigurationError("CREDENTIALS_KEYS: no key opens an integration's credentials") from None
 
+    def seal_bytes(self, content: bytes) -> bytes:
+        """Encrypted, whatever it is."""
+        return self._fernet.encrypt(content)
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """What was sealed; raises ConfigurationError when no key fits."""
+        try:
+            return self._fernet.decrypt(sealed)
+        except InvalidToken:
+            raise ConfigurationError("CREDENTIALS_KEYS: no key opens what was sealed") from None
+
     def is_newest(self, sealed: bytes) -> bool:
         """Whether the first key sealed it."""
         try:
@@ -57,6 +72,19 @@ class Vault:
             return self._fernet.rotate(sealed)
         except InvalidToken:
             raise ConfigurationError("CREDENTIALS_KEYS: no key opens an integration's credentials") from None
+
+    def pack(self, content: bytes, *, good_for: timedelta) -> tuple[str, datetime]:
+        """Content that goes through somebody else's hands and comes back unread and unchanged; and until when."""
+        now = datetime.now(UTC)
+        return self._fernet.encrypt_at_time(_TRAVELS + content, int(now.timestamp())).decode(), now + good_for
+
+    def unpack(self, packed: str, *, good_for: timedelta) -> bytes | None:
+        """What was packed no longer than ``good_for`` ago; None for anything else."""
+        try:
+            content = self._fernet.decrypt(packed.encode(), ttl=int(good_for.total_seconds()))
+        except (InvalidToken, UnicodeError):
+            return None
+        return content.removeprefix(_TRAVELS) if content.startswith(_TRAVELS) else None
 
 
 def parse_credentials(provider: str, given: dict[str, str]) -> Credentials:

@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest
 
 from sandbox.standins import google_events as rules
 from sandbox.standins.google_channels import PushChannels
+from sandbox.standins.google_consent import ConsentPage
 from sandbox.standins.google_events import GoogleRefusal
 from sandbox.standins.google_listing import Listings
 from sandbox.standins.google_oauth import TokenDesk
@@ -40,6 +41,7 @@ class GoogleStandIn:
     def __init__(self, state: State) -> None:
         self._state = state
         self._desk = TokenDesk(state)
+        self._consents = ConsentPage(state)
         self._listings = Listings()
         self._channels = PushChannels(state, self._desk)
 
@@ -48,6 +50,7 @@ class GoogleStandIn:
         blueprint = Blueprint("google", __name__)
         for path in ("/token", "/google/token"):
             blueprint.add_url_rule(path, view_func=self._desk.issue_token, methods=["POST"])
+        blueprint.add_url_rule("/google/o/oauth2/v2/auth", view_func=self._consents.ask_consent)
         base = "/google/calendar/v3"
         blueprint.add_url_rule(f"{base}/freeBusy", view_func=self.query_freebusy, methods=["POST"])
         events = f"{base}/calendars/<calendar_id>/events"
@@ -189,6 +192,7 @@ class GoogleStandIn:
         return {
             "calendar": self._put_calendar,
             "google_client": self._desk.put_client,
+            **self._consents.controls(),
             "service_account": self._desk.put_service_account,
             "revoke": self._desk.revoke,
             "expire_tokens": self._desk.expire_tokens,

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Response, jsonify, request
 
+from sandbox.standins.google_consent import GrantRefusal, redeem_code
 from sandbox.standins.google_events import GoogleRefusal
 from sandbox.standins.state import State
 
@@ -31,14 +32,6 @@ _FREEBUSY = {CALENDAR, f"{CALENDAR}.readonly", f"{CALENDAR}.freebusy", f"{CALEND
 SCOPES = {"write": _WRITE, "read": _READ, "freebusy": _FREEBUSY}
 
 
-class GrantRefusal(Exception):
-    """The token endpoint answers this OAuth error."""
-
-    def __init__(self, error: str, description: str, status: int = 400) -> None:
-        super().__init__(description)
-        self.error, self.description, self.status = error, description, status
-
-
 class TokenDesk:
     """Issues access tokens and recognizes them."""
 
@@ -46,12 +39,15 @@ class TokenDesk:
         self._state = state
 
     def issue_token(self) -> tuple[Response, int]:
-        """POST /token with one of the two grants."""
+        """POST /token with one of the three grants."""
         grant = request.form.get("grant_type", "")
         try:
             with self._state.changing("google") as branch:
+                refresh_token = None
                 if grant == "refresh_token":
                     principal, scope = self._by_refresh_token(branch)
+                elif grant == "authorization_code":
+                    principal, scope, refresh_token = redeem_code(branch)
                 elif grant == JWT_GRANT:
                     principal, scope = self._by_assertion(branch)
                 else:
@@ -63,6 +59,8 @@ class TokenDesk:
         except GrantRefusal as refusal:
             return jsonify({"error": refusal.error, "error_description": refusal.description}), refusal.status
         answer = {"access_token": token, "expires_in": seconds, "scope": scope, "token_type": "Bearer"}
+        if refresh_token is not None:
+            answer["refresh_token"] = refresh_token
         return jsonify(answer), 200
 
     def principal(self, branch: dict[str, Any], purpose: str) -> str:

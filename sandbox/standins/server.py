@@ -32,7 +32,7 @@ from sandbox.standins.world import RemoteWorld
 DEFAULT_LATENCY_SECONDS = 0.005
 REMEMBERED_REQUESTS = 50_000
 STOP_SECONDS = 10.0
-_SECRET_FIELDS = frozenset({"client_secret", "refresh_token", "assertion", "token"})
+_SECRET_FIELDS = frozenset({"client_secret", "refresh_token", "assertion", "token", "code", "code_verifier"})
 
 
 class ProviderStandIn(Protocol):

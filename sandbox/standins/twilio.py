@@ -17,6 +17,7 @@ from flask import Blueprint, Response, jsonify, request
 from sandbox.standins.state import State, now
 from sandbox.standins.twilio_delivery import DEFAULT_SETTINGS, Deliveries
 from sandbox.standins.twilio_messages import API_VERSION, matches, new_message, resource
+from sandbox.standins.twilio_numbers import Senders
 from sandbox.standins.twilio_rules import TwilioRefusal, check_message
 
 LARGEST_PAGE = 1000
@@ -29,14 +30,17 @@ class TwilioStandIn:
         self._state = state
         self._deliveries = Deliveries(state)
         self._deliveries.resume()
+        self._senders = Senders(state, self._authenticate)
 
     def blueprint(self) -> Blueprint:
         """The routes; the names of their functions are the operations that faults can be set for."""
-        blueprint = Blueprint("twilio", __name__, url_prefix=f"/twilio/{API_VERSION}/Accounts")
-        blueprint.add_url_rule("/<account_sid>.json", view_func=self.fetch_account)
-        blueprint.add_url_rule("/<account_sid>/Messages.json", view_func=self.create_message, methods=["POST"])
-        blueprint.add_url_rule("/<account_sid>/Messages.json", view_func=self.list_messages)
-        blueprint.add_url_rule("/<account_sid>/Messages/<sid>.json", view_func=self.fetch_message)
+        blueprint = Blueprint("twilio", __name__, url_prefix="/twilio")
+        account = f"/{API_VERSION}/Accounts/<account_sid>"
+        blueprint.add_url_rule(f"{account}.json", view_func=self.fetch_account)
+        blueprint.add_url_rule(f"{account}/Messages.json", view_func=self.create_message, methods=["POST"])
+        blueprint.add_url_rule(f"{account}/Messages.json", view_func=self.list_messages)
+        blueprint.add_url_rule(f"{account}/Messages/<sid>.json", view_func=self.fetch_message)
+        self._senders.add_routes(blueprint, account)
         blueprint.register_error_handler(TwilioRefusal, self._refuse)
         return blueprint
 
@@ -138,6 +142,7 @@ class TwilioStandIn:
             "opt_out": self._opt_out,
             "opt_in": self._opt_in,
             "messages": self._messages,
+            "twilio_numbers": self._senders.listing,
             "callbacks": self._deliveries.listing,
         }
 

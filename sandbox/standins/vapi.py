@@ -14,7 +14,8 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
-from sandbox.standins.state import State, now
+from sandbox.standins.state import State
+from sandbox.standins.vapi_settings import VapiRefusal, VapiSettings, authenticate, stamp
 
 LARGEST_LIMIT, DEFAULT_LIMIT = 1000, 100
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
@@ -30,19 +31,12 @@ _WHO_TALKS = ("assistantId", "assistant", "squadId", "squad", "workflowId", "wor
 _DATE_FILTERS = {f"{field}{edge}" for field in ("createdAt", "updatedAt") for edge in ("Gt", "Lt", "Ge", "Le")}
 
 
-class VapiRefusal(Exception):
-    """Vapi answers this HTTP status and message (a list when fields are wrong)."""
-
-    def __init__(self, status: int, error: str, message: str | list[str]) -> None:
-        super().__init__(error)
-        self.status, self.error, self.message = status, error, message
-
-
 class VapiStandIn:
     """Vapi under the prefix ``/vapi``."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._settings = VapiSettings(state)
 
     def blueprint(self) -> Blueprint:
         """The routes; the names of their functions are the operations that faults can be set for."""
@@ -52,6 +46,7 @@ class VapiStandIn:
         blueprint.add_url_rule("/call", view_func=self.create_call, methods=["POST"])
         blueprint.add_url_rule("/call", view_func=self.list_calls)
         blueprint.add_url_rule("/call/<call_id>", view_func=self.get_call)
+        self._settings.add_routes(blueprint)
         blueprint.register_error_handler(VapiRefusal, _refuse)
         return blueprint
 
@@ -88,7 +83,7 @@ class VapiStandIn:
     def get_call(self, call_id: str) -> Response:
         """GET /call/{id}."""
         with self._state.reading("vapi") as branch:
-            org_id = _authenticate(branch)
+            org_id = authenticate(branch)
             call = branch.get("calls", {}).get(call_id)
             if call is None or call["orgId"] != org_id:
                 raise VapiRefusal(404, "Not Found", "Call Not Found")
@@ -97,13 +92,13 @@ class VapiStandIn:
     def create_call(self) -> tuple[Response, int]:
         """POST /call: 201 and a queued call."""
         with self._state.changing("vapi") as branch:
-            org_id = _authenticate(branch)
+            org_id = authenticate(branch)
             try:
                 body = request.get_json(force=True)
             except BadRequest:
                 raise VapiRefusal(400, "Bad Request", "Request body is not valid JSON") from None
             _check_call(body, branch, org_id)
-            created = _stamp()
+            created = stamp()
             call = body | {
                 "id": str(uuid.uuid4()),
                 "orgId": org_id,
@@ -122,7 +117,7 @@ class VapiStandIn:
     def _list(self, kind: str, filters: set[str]) -> Response:
         unknown = set(request.args) - filters - _DATE_FILTERS - {"limit"}
         with self._state.reading("vapi") as branch:
-            org_id = _authenticate(branch)
+            org_id = authenticate(branch)
             if unknown:
                 raise VapiRefusal(400, "Bad Request", [f"property {name} should not exist" for name in sorted(unknown)])
             limit = _limit()
@@ -145,6 +140,7 @@ class VapiStandIn:
             "phone_number": self._put_phone_number,
             "put_call": self._put_call,
             "calls": self._calls,
+            "vapi_settings": self._settings.listing,
         }
 
     def _put_key(self, key: str, org_id: str | None = None) -> str:
@@ -166,9 +162,9 @@ class VapiStandIn:
     def _put(self, kind: str, key: str, fields: dict[str, Any]) -> dict[str, Any]:
         with self._state.changing("vapi") as branch:
             thing_id = fields.get("id") or str(uuid.uuid4())
-            fresh = {"orgId": branch["keys"][key], "createdAt": _stamp()}
+            fresh = {"orgId": branch["keys"][key], "createdAt": stamp()}
             known: dict[str, Any] = branch.setdefault(kind, {}).setdefault(thing_id, fresh)
-            known.update(fields | {"id": thing_id, "updatedAt": _stamp()})
+            known.update(fields | {"id": thing_id, "updatedAt": stamp()})
             return dict(known)
 
     def _calls(self) -> list[dict[str, Any]]:
@@ -179,15 +175,6 @@ class VapiStandIn:
 def _refuse(refusal: VapiRefusal) -> tuple[Response, int]:
     body = {"message": refusal.message, "error": refusal.error, "statusCode": refusal.status}
     return jsonify(body), refusal.status
-
-
-def _authenticate(branch: dict[str, Any]) -> str:
-    """The organization of the bearer key."""
-    given = request.authorization
-    org_id: str | None = branch.get("keys", {}).get(given.token) if given and given.type == "bearer" else None
-    if org_id is None:
-        raise VapiRefusal(401, "Unauthorized", "Invalid Key. Hot tip, you may be using the public key.")
-    return org_id
 
 
 def _check_call(body: Any, branch: dict[str, Any], org_id: str) -> None:
@@ -248,7 +235,3 @@ def _in_time(thing: dict[str, Any], name: str) -> bool:
     limit = limit if limit.tzinfo else limit.replace(tzinfo=UTC)
     moment = datetime.fromisoformat(thing[field])
     return {"Gt": moment > limit, "Lt": moment < limit, "Ge": moment >= limit, "Le": moment <= limit}[edge]
-
-
-def _stamp() -> str:
-    return now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

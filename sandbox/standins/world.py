@@ -132,6 +132,10 @@ class RemoteWorld:
         """All status callbacks made: sid, status, url, answer, attempts, at."""
         return list(self._do("callbacks"))
 
+    def twilio_numbers(self) -> dict[str, dict[str, Any]]:
+        """How the incoming numbers and Messaging Services stand that were asked for, by number or SID."""
+        return dict(self._do("twilio_numbers"))
+
     # --- Google ------------------------------------------------------------------------------
 
     def calendar(self, calendar_id: str, timezone: str = "UTC", shared_with: list[str] | None = None) -> None:
@@ -144,6 +148,14 @@ class RemoteWorld:
         """A consent: this refresh token acts as ``email`` through this client (``scope``: all of calendar)."""
         given = {"client_id": client_id, "client_secret": client_secret, "refresh_token": refresh_token}
         self._do("google_client", **given, email=email, **more)
+
+    def google_oauth_client(self, client_id: str, client_secret: str, redirect_uris: list[str]) -> None:
+        """An application that may ask people for their consent, and where it may send them back to."""
+        self._do("google_oauth_client", client_id=client_id, client_secret=client_secret, redirect_uris=redirect_uris)
+
+    def google_person(self, email: str, *, refuses: bool = False, scope: str | None = None) -> None:
+        """Who sits at the browser and consents: to all that is asked, to ``scope`` alone, or not at all."""
+        self._do("google_person", email=email, refuses=refuses, scope=scope)
 
     def service_account(self, email: str | None = None, *, delegated: bool = False) -> dict[str, str]:
         """The JSON key file of a new service account; its token_uri points here."""
@@ -209,6 +221,10 @@ class RemoteWorld:
     def phone_number(self, key: str, number: str, phone_number_id: str | None = None) -> dict[str, Any]:
         """A phone number of the key's organization."""
         return dict(self._do("phone_number", key=key, number=number, phone_number_id=phone_number_id))
+
+    def vapi_settings(self) -> dict[str, list[dict[str, Any]]]:
+        """Everything configured at Vapi: ``assistants``, ``phone_numbers``, ``tools``, ``credentials`` with secrets."""
+        return dict(self._do("vapi_settings"))
 
     def put_call(self, key: str, **fields: Any) -> dict[str, Any]:
         """Add a call, or change the one with this ``id``."""

@@ -14,7 +14,7 @@ from app.errors import (
     ProviderUnavailable,
 )
 from app.integrations.google_calendar import GoogleCalendar, GoogleCalendarCredentials
-from app.integrations.google_calendar.calls import _token_uri_beside
+from app.integrations.google_calendar.calls import token_uri_beside
 from sandbox.standins.world import RemoteWorld
 from tests.google_calendar import CALENDAR, NOON, TEN, consent, insert
 
@@ -106,4 +106,4 @@ class TestSigningIn:
         ],
     )
     def test_tokens_come_from_google_or_from_beside_its_stand_in(self, base: str, token_uri: str) -> None:
-        assert _token_uri_beside(base) == token_uri
+        assert token_uri_beside(base) == token_uri

@@ -34,7 +34,7 @@ class Calls:
     """Calendar API v3 under one base URL, for any credentials. Thread-safe."""
 
     def __init__(self, base_url: str) -> None:
-        self._tokens = AccessTokens(_token_uri_beside(base_url))
+        self._tokens = AccessTokens(token_uri_beside(base_url))
         self._http = ThreadHttp()
         # Built once, from the description that comes with the package; each request brings its own
         # connection (github.com/googleapis/google-api-python-client, docs/thread_safety.md).
@@ -80,7 +80,7 @@ class Calls:
         raise AssertionError("unreachable: the second refusal was raised")
 
 
-def _token_uri_beside(base_url: str) -> str:
+def token_uri_beside(base_url: str) -> str:
     """Google's token endpoint; for a stand-in of Google, the one beside it."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""

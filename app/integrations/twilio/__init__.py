@@ -12,17 +12,22 @@ from app.integrations.twilio.codes import (
 )
 from app.integrations.twilio.credentials import TwilioCredentials
 from app.integrations.twilio.messages import SentMessage, TwilioMessages
+from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSettings, TwilioNumbers
 from app.integrations.twilio.parsing import TWIML_EMPTY, conversation_lane, parse_inbound, parse_status
 from app.integrations.twilio.signing import verify
 
 __all__ = [
     "PERMANENT_CODES",
+    "RETRIES",
     "STATUS_RANK",
     "TRANSIENT_CODES",
     "TWIML_EMPTY",
+    "NumberSettings",
     "SentMessage",
+    "ServiceSettings",
     "TwilioCredentials",
     "TwilioMessages",
+    "TwilioNumbers",
     "classify_status_error",
     "conversation_lane",
     "moves_forward",

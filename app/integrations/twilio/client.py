@@ -21,11 +21,12 @@ from app.integrations.http_errors import BoundedAdapter
 from app.integrations.twilio.credentials import TwilioCredentials
 
 TWILIO_URL = "https://api.twilio.com"
+MESSAGING_URL = "https://messaging.twilio.com"
 CLIENTS_PER_THREAD = 16
 
 
 class Wire(TwilioHttpClient):  # type: ignore[misc]  # the library has no types
-    """Sends to ``base_url`` what is meant for api.twilio.com; remembers the last answer's status and headers."""
+    """Sends to ``base_url`` what is meant for Twilio's hosts; remembers the last answer's status and headers."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
@@ -42,12 +43,20 @@ class Wire(TwilioHttpClient):  # type: ignore[misc]  # the library has no types
         Whoever answered 2xx with something else was not Twilio's API (a proxy, a portal), or was cut short.
         """
         self.status, self.headers = 0, {}
-        response = super().request(method, self.base_url + url.removeprefix(TWILIO_URL), *args, **kwargs)
+        response = super().request(method, self._address(url), *args, **kwargs)
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in (response.headers or {}).items()}
         if response.ok and not _is_object(response.text):
             raise ProviderUnavailable("Twilio's answer cannot be understood")
         return response
+
+    def _address(self, url: str) -> str:
+        """Services are on a host of their own; of a stand-in all are behind one address."""
+        if self.base_url == TWILIO_URL:
+            return url
+        for host in (TWILIO_URL, MESSAGING_URL):
+            url = url.removeprefix(host)
+        return self.base_url + url
 
     def close(self) -> None:
         """Let the connections go."""

@@ -2,13 +2,15 @@
 
 Owns the names the rest of the house may use. Each file beneath has one job: what an operator sets
 (``credentials``), who sent a message (``verification``), what a message is (``parsing``), what it
-says (``facts``, ``tools``), and asking Vapi (``client``).
+says (``facts``, ``tools``), asking Vapi (``client``), and what is configured
+there (``settings``).
 """
 
 from app.integrations.vapi.client import VapiCall, VapiClient
 from app.integrations.vapi.credentials import HmacPlan, VapiCredentials
 from app.integrations.vapi.facts import CallFacts, CallReport, CallStatus, call_of, report_of, status_of
 from app.integrations.vapi.parsing import parse
+from app.integrations.vapi.settings import VapiSettings, authentication_plan
 from app.integrations.vapi.tools import ToolCall, tool_calls_of
 from app.integrations.vapi.verification import verify
 
@@ -21,6 +23,8 @@ __all__ = [
     "VapiCall",
     "VapiClient",
     "VapiCredentials",
+    "VapiSettings",
+    "authentication_plan",
     "call_of",
     "parse",
     "report_of",
