@@ -1,13 +1,14 @@
 """Opening hours, slots and the words for times: pure reckoning in the organization's time zone.
 
 Owns what "open" and "free" mean. Reads nothing and calls nobody, so that every rule can be tried
-with plain values. Daylight saving: a clock reading that a day skips is no time at all and opens or
-closes nothing before the clocks have moved; of one that a day shows twice, a slot begins at the first.
+with plain values. Daylight saving: what the clocks skip on a day is no time at all, and hours that begin
+or end there do so when the clocks are moved; of what they show twice the first time is meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -69,21 +70,24 @@ def check_hours(hours: Any) -> dict[str, list[list[str]]]:
     return checked
 
 
-def parse_when(said: str, zone: ZoneInfo) -> datetime:
-    """A moment from ISO 8601 with an offset, or local to ``zone`` without one.
+def parse_when(said: str, zone: ZoneInfo, *, until: bool = False) -> datetime:
+    """A moment, in UTC, from ISO 8601 with an offset, or local to ``zone`` without one; of a date its beginning.
 
-    Raises InvalidInput, also for a local time that the clocks skip that day; of one that comes twice it is the first.
+    ``until``: of a date its end. Raises InvalidInput, also for a local time that the clocks skip that day; of one
+    that comes twice it is the first.
     """
+    with suppress(ValueError, AttributeError):
+        return midnight(date.fromisoformat(said.strip()) + timedelta(days=1 if until else 0), zone)
     try:
         moment = datetime.fromisoformat(said.strip())
     except (ValueError, AttributeError):
         raise InvalidInput("a time is needed such as 2026-12-01T15:00") from None
     if moment.tzinfo is not None:
-        return moment
+        return moment.astimezone(UTC)
     found = local_moment(moment, zone)
     if found is None:
         raise InvalidInput("the clocks go forward then, and skip that time", code="no_such_time")
-    return found.astimezone(zone)
+    return found
 
 
 def local_moment(wall: datetime, zone: ZoneInfo) -> datetime | None:
@@ -94,7 +98,7 @@ def local_moment(wall: datetime, zone: ZoneInfo) -> datetime | None:
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     """The moment, in UTC, when that local day begins, also where the clocks skip midnight."""
-    return _edge(datetime.combine(day, time.min), zone, fold=0)
+    return _edge(datetime.combine(day, time.min), zone)
 
 
 def open_spans(hours: dict[str, Any], day: date, zone: ZoneInfo) -> list[Period]:
@@ -145,7 +149,7 @@ def local_iso(moment: datetime, zone: ZoneInfo) -> str:
 
 def _span(day: date, opens: str, closes: str, zone: ZoneInfo) -> Period:
     first, last = (datetime.combine(day, time.fromisoformat(said)) for said in (opens, closes))
-    return Period(_edge(first, zone, fold=0), _edge(last, zone, fold=1))
+    return Period(_edge(first, zone), _edge(last, zone))
 
 
 def _slots_of(day: date, opens: str, closes: str, zone: ZoneInfo, minutes: int, step: int) -> Iterator[Period]:
@@ -163,10 +167,10 @@ def _slots_of(day: date, opens: str, closes: str, zone: ZoneInfo, minutes: int, 
             yield slot
 
 
-def _edge(wall: datetime, zone: ZoneInfo, *, fold: int) -> datetime:
-    """When clocks show the time (``fold`` 1: for the last time); when they are moved, where they skip it."""
-    moment = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None) == wall:
+def _edge(wall: datetime, zone: ZoneInfo) -> datetime:
+    """When clocks first show the time; when they are moved, where they skip it."""
+    moment = local_moment(wall, zone)
+    if moment is not None:
         return moment
     before, after = sorted(wall.replace(tzinfo=zone, fold=one).astimezone(UTC) for one in (0, 1))
     offset = before.astimezone(zone).utcoffset()

@@ -81,9 +81,7 @@ def check_availability(asking: Asking, args: CheckAvailability) -> str:
     """Free times, from our own appointments and the calendar's busy periods."""
     asking.certain = f"{CALENDAR_AWAY} Please offer to take a message."
     start = max(parse_when(args.start, asking.zone), datetime.now(UTC))
-    end = parse_when(args.end, asking.zone) if args.end else start + timedelta(days=7)
-    if args.end and len(args.end) == len("2026-12-01"):
-        end += timedelta(days=1)  # a date as the end means that day too
+    end = parse_when(args.end, asking.zone, until=True) if args.end else start + timedelta(days=7)
     end = min(end, start + timedelta(days=31))
     if end <= start:
         raise InvalidInput("the end must be after the start, and not in the past")
@@ -96,7 +94,7 @@ def check_availability(asking: Asking, args: CheckAvailability) -> str:
 
 def book_appointment(asking: Asking, args: BookAppointment) -> str:
     """Hold the slot, write it to the calendar, and let the confirmation be texted."""
-    start = parse_when(args.start, asking.zone).astimezone(UTC)
+    start = parse_when(args.start, asking.zone)
     phone = asking.phone(args.phone)
     wish = offers.wish(asking.platform, asking.business, service=args.service, staff=args.staff)
     wanted = wish.service.at(start)
@@ -117,7 +115,7 @@ def book_appointment(asking: Asking, args: BookAppointment) -> str:
 def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
     """Move the appointment, pending or booked."""
     asking.done = "Moved to"
-    start = parse_when(args.new_start, asking.zone).astimezone(UTC)
+    start = parse_when(args.new_start, asking.zone)
     row = _find(asking, args.phone, args.start)
     rules = offers.rules_of(asking.platform, asking.business)
     service = rules.service(args.service) if args.service else rules.service_of(row)
