@@ -38,10 +38,7 @@ def plan_once(
     code ``key_reused`` (another text was planned for the key) or ``not_connected`` (no Twilio).
     """
     phone = _number(to)
-    try:
-        platform.directory.integration(org_id, "twilio")
-    except NotFound as error:
-        raise PermanentFailure(str(error), code=error.code) from None
+    not_connected = _what_is_missing(platform, org_id)
     key = f"{PURPOSE}:{idempotency_key}"
     with reading(platform, org_id) as session:
         message_id = plan_text(
@@ -52,11 +49,22 @@ def plan_once(
         if (message.remote_address, message.body, message.channel) != (phone, body, channel):
             raise PermanentFailure("another text was planned for this Idempotency-Key", code="key_reused")
         if message_id is not None:
+            if not_connected is not None:
+                raise not_connected  # and nothing is planned after all
             audit.note(session, org_id, actor=actor, action="message.send", subject=str(message_id))
         planned = Planned(inspection.show_message(message), message_id is not None)
     if planned.is_new:
         platform.bell.ring()
     return planned
+
+
+def _what_is_missing(platform: Platform, org_id: UUID) -> PermanentFailure | None:
+    """Why no text could be sent; asked before the transaction, which is not to wait for another."""
+    try:
+        platform.directory.integration(org_id, "twilio")
+    except NotFound as error:
+        return PermanentFailure(str(error), code=error.code)
+    return None
 
 
 def _number(said: str) -> str:

@@ -119,6 +119,17 @@ def test_a_body_that_is_no_json_is_400_another_type_415_and_too_much_413(app, sa
     assert post(b" " * 70_000) == 413
 
 
+def test_the_same_key_is_the_same_text_also_after_twilio_was_taken_away(salon, platform):
+    first = salon.send("k", to=TO, body="once")
+    with platform.database.transaction(system=True) as session:
+        session.execute(text("UPDATE integrations SET disabled_at = now() WHERE provider = 'twilio'"))
+    platform.directory.forget()
+    again = salon.send("k", to=TO, body="once")
+    assert (again.status_code, again.get_json()["id"]) == (200, first.get_json()["id"])
+    assert salon.send("another", to=TO, body="x").get_json()["code"] == "not_connected"
+    assert stored(platform) == 1
+
+
 def test_without_twilio_nothing_is_planned(app, platform):
     made = organizations.create(platform, name="Alone", timezone="UTC", actor="test")
     answer = Program(app, UUID(made["id"])).send("k", to=TO, body="x")
