@@ -9,7 +9,7 @@ import click
 
 from app.cli.output import DataCommand, Row, sheet, table
 from app.cli.typed import most, of_org, operator, platform
-from app.services import inspection, replay
+from app.services import inspection, replay, routing
 
 _ATTEMPTS = ("number", "started_at", "duration_ms", "outcome", "error_code", "error")
 
@@ -45,9 +45,12 @@ def deliveries() -> None:
 )
 @of_org
 @click.option("--status", type=click.Choice(inspection.DELIVERY_STATUSES), help="Only those that stand there.")
+@click.option("--unowned", is_flag=True, help="Only those that no organization owns.")
 @most
-def list_deliveries(org_id: UUID | None, status: str | None, limit: int) -> list[Row]:
+def list_deliveries(org_id: UUID | None, status: str | None, unowned: bool, limit: int) -> list[Row]:
     """The newest first."""
+    if unowned:
+        return inspection.unowned(platform(), status=status, limit=limit)
     return inspection.deliveries(platform(), org_id=org_id, status=status, limit=limit)
 
 
@@ -63,6 +66,14 @@ def show_delivery(delivery_id: int) -> Row:
 def replay_delivery(delivery_id: int) -> Row:
     """Deliver a finished one again; effects that are recorded are not repeated."""
     return replay.replay(platform(), delivery_id, actor=operator())
+
+
+@deliveries.command("assign", cls=DataCommand)
+@click.argument("delivery_id", type=click.IntRange(min=1))
+@click.argument("org_id", type=click.UUID)
+def assign_delivery(delivery_id: int, org_id: UUID) -> Row:
+    """Give an event that no organization owns to one."""
+    return routing.assign(platform(), delivery_id, org_id, actor=operator())
 
 
 @click.group()

@@ -6,8 +6,6 @@ signature holds. How each provider signs and talks is in its integration.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import orjson
@@ -24,11 +22,11 @@ from app.errors import (
 from app.http.addresses import client_network
 from app.http.bodies import read_body
 from app.http.problems import problem
-from app.integrations import google_calendar, twilio, vapi
+from app.integrations import twilio
 from app.integrations.events import InboundEvent, WebhookRequest
 from app.observability import context
 from app.observability.logging import get_logger
-from app.services import answers, intake
+from app.services import answers, intake, routing, verification
 from app.services.directory import LONGEST_TOKEN, Endpoint
 from app.services.platform import Platform
 
@@ -44,10 +42,7 @@ log = get_logger(__name__)
 @blueprint.post("/vapi/<token>")
 def receive_vapi(token: str) -> Response:
     """A server message of Vapi's; some wait for a body to speak from."""
-    platform, endpoint, webhook = _look_up("vapi", token, content_types=(JSON,))
-    assert isinstance(endpoint.credentials, vapi.VapiCredentials)
-    vapi.verify(webhook, endpoint.credentials, now=datetime.now(UTC))
-    event = _parse(platform, endpoint, webhook, vapi.parse)
+    platform, endpoint, event = _receive("vapi", token, content_types=(JSON,))
     if event.awaits_answer is not None:
         return _json(answers.answer(platform, endpoint, event))
     intake.accept(platform, endpoint, event)
@@ -57,22 +52,18 @@ def receive_vapi(token: str) -> Response:
 @blueprint.post("/twilio/<token>")
 def receive_twilio(token: str) -> Response:
     """A text that came in; answered with an empty document, because replies are sent, not spoken here."""
-    return _receive_twilio(token, twilio.parse_inbound)
+    return _receive_twilio(token)
 
 
 @blueprint.post("/twilio/<token>/status")
 def receive_twilio_status(token: str) -> Response:
     """News of a text that went out."""
-    return _receive_twilio(token, twilio.parse_status)
+    return _receive_twilio(token)
 
 
-def _receive_twilio(token: str, parse: Callable[..., InboundEvent]) -> Response:
+def _receive_twilio(token: str) -> Response:
     content_types = (FORM, JSON) if "bodySHA256" in request.args else (FORM,)
-    platform, endpoint, webhook = _look_up("twilio", token, content_types=content_types)
-    credentials = endpoint.credentials
-    assert isinstance(credentials, twilio.TwilioCredentials)
-    twilio.verify(webhook, credentials, now=datetime.now(UTC))
-    event = _parse(platform, endpoint, webhook, lambda raw: parse(raw, account_sid=credentials.account_sid))
+    platform, endpoint, event = _receive("twilio", token, content_types=content_types)
     intake.accept(platform, endpoint, event)
     return Response(twilio.TWIML_EMPTY, content_type=TWIML)
 
@@ -80,10 +71,7 @@ def _receive_twilio(token: str, parse: Callable[..., InboundEvent]) -> Response:
 @blueprint.post("/google-calendar/<token>")
 def receive_google_calendar(token: str) -> Response:
     """Google says that a calendar changed: go and sync. Its body is empty."""
-    platform, endpoint, webhook = _look_up("google-calendar", token, content_types=())
-    assert isinstance(endpoint.credentials, google_calendar.GoogleCalendarCredentials)
-    google_calendar.verify(webhook, endpoint.credentials, now=datetime.now(UTC))
-    event = _parse(platform, endpoint, webhook, google_calendar.parse)
+    platform, endpoint, event = _receive("google-calendar", token, content_types=())
     intake.accept(platform, endpoint, event)
     return Response(status=204)
 
@@ -132,14 +120,17 @@ def _raw_target() -> str:
     return raw
 
 
-def _parse(
-    platform: Platform, endpoint: Endpoint, webhook: WebhookRequest, parse: Callable[[WebhookRequest], InboundEvent]
-) -> InboundEvent:
+def _receive(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, InboundEvent]:
+    """Look up, verify, understand, and find whose it is."""
+    platform, endpoint, webhook = _look_up(provider, token, content_types=content_types)
     try:
-        return parse(webhook)
+        event = verification.receive(platform, endpoint, webhook)
     except MalformedEvent as error:
         intake.keep_malformed(platform, endpoint, webhook.body, reason=str(error))
         raise
+    endpoint, event = routing.route(platform, endpoint, event)
+    context.bind(org_id=str(endpoint.org_id))
+    return platform, endpoint, event
 
 
 def _json(body: object) -> Response:

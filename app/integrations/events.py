@@ -39,6 +39,7 @@ class InboundEvent:
     ``event_key`` is unique within its integration: a second event with the same key is the same
     event (at most 200 characters). ``lane_key`` names the call, conversation or calendar whose
     events are handled in order (at most 200; "" when order does not matter). Neither contains a phone number.
+    ``remark`` is noted with it.
     ``payload`` is plain JSON, scrubbed of secrets, without NUL characters.
     """
 
@@ -52,3 +53,4 @@ class InboundEvent:
     awaits_answer: Literal["tool-calls", "assistant-request", "transfer-destination-request"] | None = field(
         default=None
     )
+    remark: str | None = None

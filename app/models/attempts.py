@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
 
+CREDENTIALS = "credentials:"
 WAKE_PER_SECOND = 10.0  # per organization: below what a provider lets one account send
 
 
@@ -154,7 +155,24 @@ def put_off_suspect(session: Session, *, org_id: UUID, delivery_id: int, delay_s
 
 def credentials_of(org_id: UUID) -> str:
     """What a delivery waits for when a provider has refused its organization's credentials."""
-    return f"credentials:{org_id}"
+    return f"{CREDENTIALS}{org_id}"
+
+
+def resumption_of(org_id: UUID) -> str:
+    """What a delivery waits for when its organization is suspended."""
+    return f"suspended:{org_id}"
+
+
+def list_waits(session: Session, prefix: str) -> list[str]:
+    """All that unfinished deliveries wait for and that begins so."""
+    found = session.execute(
+        text(
+            "SELECT DISTINCT waiting_on FROM webhook_delivery_log"
+            f" WHERE starts_with(waiting_on, :prefix) AND {UNFINISHED}"
+        ),
+        {"prefix": prefix},
+    )
+    return [row[0] for row in found]
 
 
 def wake_waiting(

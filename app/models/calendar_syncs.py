@@ -190,7 +190,7 @@ def list_due_syncs(session: Session, *, lane_prefix: str, limit: int) -> list[tu
         .limit(limit),
         {"prefix": lane_prefix},
     )
-    return [(row[0], row[1]) for row in rows]
+    return [(row[0], row[1]) for row in rows if row[0] is not None]
 
 
 def _lock(session: Session, org_id: UUID, integration_id: UUID) -> CalendarSync | None:

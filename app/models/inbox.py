@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 class NewDelivery:
     """One event to be stored. ``status`` other than ``received`` means that nobody is to handle it.
 
+    ``parked``: it gets no lane, so that nobody claims it.
     ``integration_id`` is None for work the house gives itself: then ``event_key`` is not deduplicated.
     """
 
@@ -38,6 +39,7 @@ class NewDelivery:
     raw: bytes | None = None
     answer: dict[str, Any] | None = None
     status: str = "received"
+    parked: bool = False
     error_code: str | None = None
     note: str | None = None
     consent_address: str | None = None
@@ -137,7 +139,7 @@ def _store(session: Session, statement: str, events: Sequence[NewDelivery]) -> S
     lanes = [
         {"org_id": str(event.org_id), "lane_key": event.lane_key, "due_at": _iso(event.due_at)}
         for event in events
-        if event.status == "received"
+        if event.status == "received" and not event.parked
     ]
     values = {"lanes": orjson.dumps(lanes).decode(), "events": _as_json(events)}
     return session.execute(text(f"{_LANES};{statement}"), values).all()

@@ -89,6 +89,27 @@ def replace_sealed(session: Session, integration_id: UUID, *, old: bytes, new: b
     return replaced is not None
 
 
+def list_previous(session: Session) -> list[tuple[UUID, bytes]]:
+    """Integrations whose former credentials are kept, with those, sealed."""
+    rows = session.execute(
+        select(Integration.id, Integration.previous_credentials).where(Integration.previous_credentials.is_not(None))
+    )
+    return [(row[0], row[1]) for row in rows if row[1] is not None]
+
+
+def replace_previous(session: Session, integration_id: UUID, *, old: bytes, new: bytes) -> None:
+    """Replace the former sealed credentials if they are still ``old``."""
+    row = update(Integration).where(Integration.id == integration_id, Integration.previous_credentials == old)
+    session.execute(row.values(previous_credentials=new))
+
+
+def forget_previous(session: Session) -> int:
+    """Delete former credentials whose overlap is over; how many."""
+    row = update(Integration).where(Integration.previous_until < func.now())
+    gone = session.execute(row.values(previous_credentials=None, previous_until=None).returning(Integration.id))
+    return len(gone.all())
+
+
 def count_integrations(session: Session) -> int:
     """How many there are, disabled ones too."""
     return session.scalar(select(func.count()).select_from(Integration)) or 0

@@ -163,11 +163,9 @@ def find_by_idempotency_key(session: Session, org_id: UUID, idempotency_key: str
     return session.scalar(select(Message).where(Message.org_id == org_id, Message.idempotency_key == idempotency_key))
 
 
-def owned_sids(session: Session, org_id: UUID, sids: list[str]) -> set[str]:
-    """Those of ``sids`` that belong to a text of ours already."""
-    found = session.scalars(
-        select(Message.provider_sid).where(Message.org_id == org_id, Message.provider_sid.in_(sids))
-    )
+def owned_sids(session: Session, sids: list[str]) -> set[str]:
+    """Those of ``sids`` that belong to a text that this transaction may see."""
+    found = session.scalars(select(Message.provider_sid).where(Message.provider_sid.in_(sids)))
     return {sid for sid in found if sid}
 
 

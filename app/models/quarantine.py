@@ -16,6 +16,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt
 
+KEEP_SECONDS = 7 * 86_400.0
+
 
 class VerificationRefusal(Base):
     """How often, since its secret or mode was last set, an integration's requests were (or would be) refused."""

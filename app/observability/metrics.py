@@ -89,10 +89,14 @@ _degraded = _counter("answers_degraded", "Answers to callers that were not the w
 _outbound = _histogram(
     "outbound_seconds", "Calls to providers, with those an open circuit refused", "circuit", "outcome"
 )
+_unproven = _counter(
+    "verification_failures", "Webhooks without proof that were taken or kept all the same", "provider", "mode"
+)
 _errors = _counter("errors", "Errors reported", "where")
 _limited = _counter("quota_refusals", "API requests refused with 429", "quota")
 
 DEGRADED = ("deadline", "failed", "not_recorded")
+MODES = ("shadow", "quarantine")
 QUOTAS = ("organization", "address")
 
 
@@ -111,6 +115,11 @@ def webhook_stored(provider: str, event_type: str, status: str, *, duplicate: bo
 def webhook_refused(provider: str, code: str) -> None:
     """A webhook was answered with something else than 2xx."""
     _count(_refused, _listed(provider, PROVIDERS), _listed(code, CODES)).inc()
+
+
+def verification_failed(provider: str, mode: str) -> None:
+    """A webhook's proof did not hold where that is not simply the end of it: one of MODES."""
+    _count(_unproven, _listed(provider, PROVIDERS), _listed(mode, frozenset(MODES))).inc()
 
 
 def attempt_ended(provider: str, event_type: str, outcome: str, *, handler_seconds: float | None = None) -> None:
@@ -196,6 +205,9 @@ for _provider, _types in HANDLED.items():
         _count(_ended, _provider, _type, "dead")
     for _code in ("internal", "database_unavailable"):
         _count(_refused, _provider, _code)
+for _provider in PROVIDERS:
+    for _mode in MODES:
+        _count(_unproven, _provider, _mode)
 for _outcome in OUTCOMES:
     _count(_attempts, _outcome)
 for _where in WHERE:

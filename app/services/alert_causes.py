@@ -19,7 +19,8 @@ from app.models.calendars import list_lapsing
 from app.models.deliveries import Trouble, list_dead, list_refused_credentials, list_set_aside
 from app.models.lanes import oldest_within_quota
 from app.models.messages import count_unknown
-from app.services import canary, ledger, webhook_quotas
+from app.models.routing import count_unowned
+from app.services import canary, ledger, routing, usage, webhook_quotas
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
@@ -176,6 +177,15 @@ def _unknown_messages(platform: Platform) -> Iterable[Cause]:
         yield Cause("message_unknown", str(org_id), facts)
 
 
+def _unowned(platform: Platform) -> Iterable[Cause]:
+    routing.adopt_late(platform)
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_TIMEOUT_MS) as session:
+        found = count_unowned(session)
+    for provider, count, since, ids in found:
+        facts = {"provider": provider, "count": count, "oldest": since.isoformat(timespec="seconds")}
+        yield Cause("unowned_event", provider, {**facts, "delivery_ids": ids})
+
+
 def _webhook_quotas(platform: Platform) -> Iterable[Cause]:
     for usage in webhook_quotas.measure(platform):
         yield from _usage("webhook", usage.org_id, usage.accepted, usage.quota)
@@ -184,6 +194,15 @@ def _webhook_quotas(platform: Platform) -> Iterable[Cause]:
 def _api_quotas(platform: Platform) -> Iterable[Cause]:
     for usage in platform.quotas.near_limit():
         yield from _usage("api", usage.org_id, usage.accepted, usage.quota)
+
+
+def _usage_limits(platform: Platform) -> Iterable[Cause]:
+    """Each mark that is passed is a cause of its own, until the month is over."""
+    for used in usage.near_limits(platform):
+        for kind in used.limits:
+            for mark in (mark for mark in usage.MARKS if used.percent(kind) >= mark):
+                facts = {"org_id": str(used.org_id), "month": used.month, "what": kind, "percent": mark}
+                yield Cause("usage_limit", f"{used.org_id}:{used.month}:{kind}:{mark}", facts)
 
 
 def _usage(what: str, org_id: Any, used: int, quota: int) -> Iterable[Cause]:
@@ -220,6 +239,8 @@ SHARED: tuple[Look, ...] = (
     Look(frozenset({"calendar_channel_lapsing"}), _lapsing_channels),
     Look(frozenset({"calendar_conflict"}), _calendar_conflicts),
     Look(frozenset({"message_unknown"}), _unknown_messages),
+    Look(frozenset({"unowned_event"}), _unowned),
     Look(frozenset({"webhook_quota_near", "webhook_quota_reached"}), _webhook_quotas),
     Look(frozenset({"api_quota_near", "api_quota_reached"}), _api_quotas),
+    Look(frozenset({"usage_limit"}), _usage_limits),
 )

@@ -122,11 +122,21 @@ WORDINGS: dict[str, Wording] = {
         "Ask the business which it keeps and move or cancel the other in the calendar; whoever is concerned is texted.",
         "flask --app wsgi appointments list --org ID",
     ),
+    "unowned_event": Wording(
+        "Events of {provider} belong to no organization",
+        "Every event of {provider} has an owner again",
+        "They came through an account that serves many, and nothing in them names one organization. They are kept and"
+        " wait; callers hear that the number is not set up.",
+        "Name their owner: `flask --app wsgi org set ID` with --number, --assistant, --vapi-phone-number,"
+        " --twilio-account or --messaging-service; or `flask --app wsgi deliveries assign ID ORG`.",
+        "flask --app wsgi deliveries list --unowned",
+    ),
     "credentials_refused": Wording(
         "{provider} refuses an organization's credentials",
         "{provider} has not refused this organization's credentials any more",
         "Only this organization is concerned: its texts or bookings fail until its credentials are renewed.",
-        "Ask for new ones and set them: `flask --app wsgi integration set ID --set key=value`; then replay what died.",
+        "A withdrawn consent to a calendar: `flask --app wsgi integration connect google ORG_ID` prints a new link. Else ask"
+        " for new ones and set them: `flask --app wsgi integration set ID --set key=value`. What waits is then done.",
         "flask --app wsgi integration list",
     ),
     "api_quota_near": Wording(
@@ -156,6 +166,13 @@ WORDINGS: dict[str, Wording] = {
         "Its events are processed when nobody else's wait. None is refused or lost.",
         "See what sends so much, or raise the quota: `flask --app wsgi org set ID --webhook-quota N`.",
         "flask --app wsgi deliveries list --org ID",
+    ),
+    "usage_limit": Wording(
+        "An organization has used {percent} % of its monthly limit ({what})",
+        "The month is over, or the limit was raised: {percent} % ({what})",
+        "Nothing is refused or stopped: somebody wanted to hear of it.",
+        "See what was used, and tell the organization; or set another limit: `flask --app wsgi org limit ID`.",
+        "flask --app wsgi usage --org ID",
     ),
     "delivery_set_aside": Wording(
         "Set aside: {provider} {type}",

@@ -18,6 +18,7 @@ from app.integrations.deadline import Deadline
 from app.integrations.events import InboundEvent
 from app.integrations.vapi import ToolCall, call_of, tool_calls_of
 from app.models import tool_answers
+from app.models.deliveries import UNOWNED_ORG_ID
 from app.observability import metrics
 from app.observability.context import carry
 from app.observability.errors import report
@@ -35,6 +36,8 @@ LOOK_AGAIN_SECONDS = 0.05
 SENTENCE_RESERVE_SECONDS = 0.4  # kept of the deadline for making the fallback sentence true
 SORRY = "I couldn't do that just now. Please offer to take a message and we'll get back to you."
 NOT_BEGUN = "I had no time left for that one, so nothing was done. Please ask me for it again."
+NOT_SET_UP = "You have reached a number that is not set up yet."
+SUSPENDED = "You have reached {}. Nobody can take your call at present, please try again another day."
 LEAST_WORK_SECONDS = 0.3  # less than that beyond the reserve is not worth beginning
 LEAST_RECORD_SECONDS = 0.1  # an answer is given even if nobody could record it in time
 
@@ -51,8 +54,12 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
     settings = platform.settings
     tools = event.awaits_answer == "tool-calls"
     deadline = Deadline.within(settings.tool_deadline_seconds if tools else settings.assistant_deadline_seconds)
-    business = platform.directory.business(endpoint.org_id)
-    if tools:
+    business = None if endpoint.org_id == UNOWNED_ORG_ID else platform.directory.business(endpoint.org_id)
+    if business is None:
+        body = _say_only(event, NOT_SET_UP)
+    elif business.suspended_at is not None:
+        body = _say_only(event, SUSPENDED.format(business.name))
+    elif tools:
         body = _answer_tools(platform, business, deadline, event)
     elif event.awaits_answer == "assistant-request":
         body = _answer_assistant(business, event)
@@ -82,6 +89,14 @@ def _keep(
     except Exception as error:  # noqa: BLE001 - the caller has an answer coming, whatever the record suffers
         metrics.answer_degraded("not_recorded")
         report(error, where="web", event="answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
+
+
+def _say_only(event: InboundEvent, sentence: str) -> dict[str, Any]:
+    """One sentence, whatever was asked: nobody is known who could do more."""
+    if event.awaits_answer != "tool-calls":
+        return {"error": sentence}
+    calls = tool_calls_of(event.payload)
+    return {"results": [{"toolCallId": call.id, "name": call.name, "result": sentence} for call in calls]}
 
 
 def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]:

@@ -20,7 +20,10 @@ from sqlalchemy.orm import Session
 from app.errors import TemporaryFailure
 from app.models import expired
 from app.models.expired import DEAD, FINISHED_WELL, Cursor, Piece
+from app.models.integrations import forget_previous
 from app.models.operations import hold_singleton, keep_date, read_date, release_singleton
+from app.models.quarantine import KEEP_SECONDS, delete_older
+from app.models.routing import bury_unowned
 from app.observability.logging import get_logger
 
 if TYPE_CHECKING:
@@ -101,6 +104,11 @@ class _Run:
         self._walk("dead", DEAD)
         self._repeat("answers", expired.delete_answers)
         self._repeat("alerts", expired.delete_alerts)
+        age = self._ages["dead"]
+        while self._keep_going() and self._do(lambda s: bury_unowned(s, age_seconds=age, most=PIECE)) == PIECE:
+            pass
+        self._do(lambda session: delete_older(session, age_seconds=KEEP_SECONDS))
+        self._do(forget_previous)
 
     def end(self) -> None:
         """Give the role back."""

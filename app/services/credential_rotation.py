@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from app.errors import ConfigurationError
-from app.models.integrations import list_sealed, replace_sealed
+from app.models.deliveries import UNOWNED_ORG_ID
+from app.models.integrations import list_previous, list_sealed, replace_previous, replace_sealed
+from app.models.quarantine import list_kept, replace_sealed_request
 from app.observability.logging import get_logger
 from app.services import audit
 
@@ -49,9 +51,39 @@ def rotate(platform: Platform, *, actor: str) -> dict[str, Any]:
                 if not replace_sealed(session, integration_id, old=sealed, new=fresh):
                     counts["changed_meanwhile"] += 1
                     continue
-                audit.note(session, org_id, actor=actor, action="credentials.rotate", subject=str(integration_id))
+                audit.note(
+                    session,
+                    org_id or UNOWNED_ORG_ID,
+                    actor=actor,
+                    action="credentials.rotate",
+                    subject=str(integration_id),
+                )
             counts["rotated"] += 1
         after = page[-1][0]
+    unreadable += _reseal_what_is_old(platform)
     platform.directory.forget()
     log.info("credentials.rotated", **counts, unreadable=len(unreadable))
     return {**counts, "unreadable": unreadable, "old_keys_needed": bool(unreadable or counts["changed_meanwhile"])}
+
+
+def _reseal_what_is_old(platform: Platform) -> list[str]:
+    """Secrets that are being replaced, and requests in quarantine; those that no key opens, by id."""
+    unreadable: list[str] = []
+    with platform.database.transaction(system=True) as session:
+        for integration_id, sealed in list_previous(session):
+            try:
+                replace_previous(session, integration_id, old=sealed, new=platform.vault.reseal(sealed))
+            except ConfigurationError:
+                unreadable.append(str(integration_id))
+    after = 0
+    while True:
+        with platform.database.transaction(system=True) as session:
+            page = list_kept(session, after=after, limit=PAGE)
+            for row in page:
+                try:
+                    replace_sealed_request(session, row.id, sealed=platform.vault.reseal(row.sealed))
+                except ConfigurationError:
+                    unreadable.append(f"quarantined:{row.id}")
+        if len(page) < PAGE:
+            return unreadable
+        after = page[-1].id

@@ -17,7 +17,14 @@ from app.errors import NotFound
 from app.models import Appointment, Call, Delivery, Message
 from app.models.appointments import list_appointments
 from app.models.calls import list_calls
-from app.models.deliveries import DeliveryStatus, find_delivery, find_payload, list_attempts, list_deliveries
+from app.models.deliveries import (
+    UNOWNED_ORG_ID,
+    DeliveryStatus,
+    find_delivery,
+    find_payload,
+    list_attempts,
+    list_deliveries,
+)
 from app.models.messages import list_messages
 from app.services import organizations
 from app.services.readable import fields, plain
@@ -116,6 +123,13 @@ def deliveries(
     """The newest first. ``event_id`` is unique within its integration; times are UTC. Raises NotFound."""
     with _reading(platform, org_id) as session:
         return [show_delivery(row) for row in list_deliveries(session, org_id=org_id, status=status, limit=limit)]
+
+
+def unowned(platform: Platform, *, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+    """Events that came through an account of the platform's and that no organization owns, the newest first."""
+    with platform.database.transaction(system=True) as session:
+        rows = list_deliveries(session, org_id=UNOWNED_ORG_ID, status=status, limit=limit)
+        return [show_delivery(row) for row in rows]
 
 
 def delivery(platform: Platform, delivery_id: int) -> dict[str, Any]:

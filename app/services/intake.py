@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
+from app.models.deliveries import UNOWNED, UNOWNED_ORG_ID
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.observability import context, metrics
 from app.observability.logging import get_logger
@@ -169,6 +170,8 @@ def _short(key: str) -> str:
 def _as_delivery(
     endpoint: Source, event: InboundEvent, *, status: str = "received", answer: dict[str, Any] | None = None
 ) -> NewDelivery:
+    owned = endpoint.org_id != UNOWNED_ORG_ID
+    consent = event.consent if owned else None  # it takes effect when the owner is known
     return NewDelivery(
         org_id=endpoint.org_id,
         integration_id=endpoint.integration_id,
@@ -180,6 +183,9 @@ def _as_delivery(
         occurred_at=event.occurred_at,
         status=status,
         answer=answer,
-        consent_address=event.consent.address if event.consent else None,
-        opted_out=event.consent.opted_out if event.consent else None,
+        parked=not owned,
+        error_code=None if owned else UNOWNED,
+        note=event.remark,
+        consent_address=consent.address if consent else None,
+        opted_out=consent.opted_out if consent else None,
     )

@@ -6,6 +6,7 @@ first characters are kept. Connections to providers are ``connections.py``'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -17,8 +18,10 @@ from app.errors import InvalidInput, NotFound
 from app.models import Organization
 from app.models.integrations import list_integrations
 from app.models.organizations import find_organization, list_keys, list_organizations
-from app.services import api_keys, audit
+from app.models.routing import claim, keys_of
+from app.services import api_keys, audit, routing
 from app.services.readable import fields
+from app.services.routing import KINDS
 from app.services.slots import DEFAULT_HOURS, check_hours
 from app.services.tools import normalise_phone
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from app.services.platform import Platform
 
 SLOT_MINUTES = range(5, 481)
+NOTICE_MINUTES, AHEAD_DAYS, SEATS = range(43_201), range(1_001), range(1, 501)
 QUOTAS = range(1, 10_000_001)
 
 _LISTED = ("id", "name", "timezone", "number=phone_number", "created_at")
@@ -34,10 +38,20 @@ _SHOWN = (
     "transfer=transfer_number",
     "assistant=assistant_id",
     "slot=slot_minutes",
+    "notice=notice_minutes",
+    "ahead=ahead_days",
+    "seats",
     "hours=opening_hours",
     "api_quota=api_quota_per_hour",
     "webhook_quota=webhook_quota_per_hour",
+    "ref",
+    "suspended_at",
 )
+_COLUMNS = frozenset(column.key for column in Organization.__table__.columns)
+# By the name that a checked value has: of a column where there is one.
+_KEY_OF = {
+    {"number": "phone_number", "assistant": "assistant_id"}.get(name, name): kind for name, kind in KINDS.items()
+}
 
 
 def create(platform: Platform, *, name: str, timezone: str, actor: str) -> dict[str, Any]:
@@ -59,16 +73,19 @@ def change(platform: Platform, org_id: UUID, changes: dict[str, Any], *, actor: 
 
     Names are ``name``, ``timezone``, ``number``, ``transfer``, ``assistant``, ``hours`` (an object) and
     ``slot`` (minutes), ``api_quota`` and ``webhook_quota`` (an hour; 0: what the settings say for everybody);
-    an empty number, transfer or assistant takes it away. Raises InvalidInput, NotFound.
+    an empty number, transfer or assistant takes it away. So it is with ``vapi_phone_number``, ``twilio_account``,
+    ``messaging_service`` and ``whatsapp_sender``, by which events of a platform integration are told apart; events
+    that waited for their owner are delivered. Raises InvalidInput (also when another organization has a key), NotFound.
     """
-    checked = _check(changes)
+    checked = check(changes)
     with platform.database.transaction(system=True) as session:
         org = get(session, org_id)
-        for attribute, value in checked.items():
-            setattr(org, attribute, value)
+        put(session, org, checked)
         audit.note(session, org_id, actor=actor, action="organization.set", subject=str(org_id), fields=sorted(checked))
         session.flush()
         shown = _shown(session, org)
+    if KINDS.keys() & changes.keys():
+        shown["events_delivered"] = routing.deliver_to(platform, org_id, actor=actor)
     platform.directory.forget()
     platform.api_keys.forget()
     return shown
@@ -94,10 +111,36 @@ def get(session: Session, org_id: UUID) -> Organization:
     return org
 
 
+def put(session: Session, org: Organization, checked: dict[str, Any]) -> list[str]:
+    """Set checked values in the caller's transaction; the names of those that were different.
+
+    Raises InvalidInput for a key that another organization has.
+    """
+    claimed = keys_of(session, org.id)
+    changed = []
+    for attribute, value in checked.items():
+        kind = _KEY_OF.get(attribute)
+        if attribute in _COLUMNS:
+            if getattr(org, attribute) != value:
+                setattr(org, attribute, value)
+                changed.append(attribute)
+        elif claimed.get(kind or "") != value:
+            changed.append(attribute)
+        if kind is not None:
+            other = claim(session, org.id, kind, value)
+            if other is not None:
+                name = next(name for name, found in KINDS.items() if found == kind)
+                raise InvalidInput(
+                    f"{name}: organization {other} has it already; take it away there first", code="taken"
+                )
+    return changed
+
+
 def _shown(session: Session, org: Organization) -> dict[str, Any]:
     keys = list_keys(session, org_id=org.id)
     return {
         **fields(org, _SHOWN),
+        "routing": keys_of(session, org.id),
         "api_keys": [fields(key, ("prefix", "created_at", "expires_at", "revoked_at")) for key in keys],
         "integrations": [
             fields(row, ("id", "provider", "created_at", "disabled_at")) for row in list_integrations(session, org.id)
@@ -105,8 +148,8 @@ def _shown(session: Session, org: Organization) -> dict[str, Any]:
     }
 
 
-def _check(changes: dict[str, Any]) -> dict[str, Any]:
-    """Checked values by the name of their column."""
+def check(changes: dict[str, Any]) -> dict[str, Any]:
+    """Checked values by the name of their column, or of their routing key. Raises InvalidInput."""
     if not changes:
         raise InvalidInput("nothing to set was given")
     checks: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -117,6 +160,13 @@ def _check(changes: dict[str, Any]) -> dict[str, Any]:
         "assistant": ("assistant_id", lambda said: said.strip() or None),
         "hours": ("opening_hours", check_hours),
         "slot": ("slot_minutes", _slot),
+        "notice": ("notice_minutes", lambda given: _within("notice", given, NOTICE_MINUTES)),
+        "ahead": ("ahead_days", lambda given: _within("ahead", given, AHEAD_DAYS) or None),
+        "seats": ("seats", lambda given: _within("seats", given, SEATS)),
+        "vapi_phone_number": ("vapi_phone_number", lambda said: said.strip() or None),
+        "twilio_account": ("twilio_account", lambda said: _sid("twilio_account", "AC", said)),
+        "messaging_service": ("messaging_service", lambda said: _sid("messaging_service", "MG", said)),
+        "whatsapp_sender": ("whatsapp_sender", lambda said: _number("whatsapp_sender", said)),
         "api_quota": ("api_quota_per_hour", lambda said: _quota("api_quota", said)),
         "webhook_quota": ("webhook_quota_per_hour", lambda said: _quota("webhook_quota", said)),
     }
@@ -150,10 +200,23 @@ def _number(what: str, said: str) -> str | None:
         raise InvalidInput(f"{what}: E.164 is needed: a plus sign, the country and the number") from None
 
 
+def _sid(what: str, prefix: str, said: str) -> str | None:
+    said = said.strip()
+    if said and not re.fullmatch(rf"{prefix}[0-9a-f]{{32}}", said):
+        raise InvalidInput(f"{what}: {prefix} and 32 hexadecimal digits are needed")
+    return said or None
+
+
 def _slot(minutes: int) -> int:
     if minutes not in SLOT_MINUTES:
         raise InvalidInput(f"slot: {SLOT_MINUTES.start} to {SLOT_MINUTES.stop - 1} minutes")
     return minutes
+
+
+def _within(what: str, given: int, allowed: range) -> int:
+    if given not in allowed:
+        raise InvalidInput(f"{what}: {allowed.start} to {allowed.stop - 1}")
+    return given
 
 
 def _quota(what: str, an_hour: int) -> int | None:

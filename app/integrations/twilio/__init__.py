@@ -13,7 +13,8 @@ from app.integrations.twilio.codes import (
 from app.integrations.twilio.credentials import TwilioCredentials
 from app.integrations.twilio.messages import SentMessage, TwilioMessages
 from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSettings, TwilioNumbers
-from app.integrations.twilio.parsing import TWIML_EMPTY, conversation_lane, parse_inbound, parse_status
+from app.integrations.twilio.parsing import TWIML_EMPTY, consent_of, conversation_lane, parse_inbound, parse_status
+from app.integrations.twilio.routing import routing_keys
 from app.integrations.twilio.signing import verify
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     "TwilioMessages",
     "TwilioNumbers",
     "classify_status_error",
+    "consent_of",
     "conversation_lane",
     "moves_forward",
     "parse_inbound",
     "parse_status",
+    "routing_keys",
     "verify",
 ]

@@ -37,6 +37,8 @@ class TwilioCredentials(BaseModel):
     messaging_service_sid: str | None = None
     api_key_sid: str | None = None
     api_key_secret: SecretStr | None = None
+    # Of a platform that keeps customers in subaccounts: "AC...=token,AC...=token"
+    subaccount_tokens: SecretStr | None = None
 
     @field_validator("whatsapp_from", mode="before")
     @classmethod
@@ -58,11 +60,46 @@ class TwilioCredentials(BaseModel):
             raise ValueError(f"{info.field_name} must not be empty")
         return value
 
+    @field_validator("subaccount_tokens")
+    @classmethod
+    def _check_subaccounts(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            for pair in value.get_secret_value().split(","):
+                sid, equals, token = pair.strip().partition("=")
+                if not equals or not token or not re.fullmatch(_SHAPES["account_sid"][0], sid):
+                    raise ValueError("subaccount_tokens is AC...=token, separated by commas")
+        return value
+
     @model_validator(mode="after")
     def _check_key(self) -> Self:
         if (self.api_key_sid is None) != (self.api_key_secret is None):
             raise ValueError("api_key_sid and api_key_secret belong together: give both or neither")
         return self
+
+    def token_of(self, account_sid: str | None) -> SecretStr:
+        """What the account signs with: a subaccount's own token where it is known, else the main one's."""
+        return self._subaccounts().get(account_sid or "", self.auth_token)
+
+    def speaking_for(
+        self, *, account_sid: str | None, service_sid: str | None, number: str | None, whatsapp: str | None
+    ) -> TwilioCredentials:
+        """The platform's credentials as one organization sends by them: from its own sender, by its own subaccount."""
+        changes: dict[str, Any] = {
+            "from_number": number,
+            "whatsapp_from": whatsapp or number,
+            "messaging_service_sid": service_sid,
+            "subaccount_tokens": None,
+        }
+        if account_sid in self._subaccounts():
+            token = self.token_of(account_sid)
+            changes |= {"account_sid": account_sid, "auth_token": token, "api_key_sid": None, "api_key_secret": None}
+        return self.model_copy(update=changes)
+
+    def _subaccounts(self) -> dict[str, SecretStr]:
+        if self.subaccount_tokens is None:
+            return {}
+        pairs = (pair.strip().partition("=") for pair in self.subaccount_tokens.get_secret_value().split(","))
+        return {sid: SecretStr(token) for sid, _, token in pairs}
 
     @property
     def whatsapp_sender(self) -> str | None:

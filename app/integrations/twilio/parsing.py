@@ -38,11 +38,11 @@ def conversation_lane(address: str) -> str:
     return f"conversation:{hashlib.sha256(without_channel(address).encode()).hexdigest()[:16]}"
 
 
-def parse_inbound(request: WebhookRequest, *, account_sid: str) -> InboundEvent:
+def parse_inbound(request: WebhookRequest, *, account_sid: str | None) -> InboundEvent:
     """Understand a text that came in.
 
     Raises MalformedEvent when it has no MessageSid, From or To, SignatureInvalid when it is of another
-    account. Texts by channels other than SMS and WhatsApp become ``message.other``.
+    account than ``account_sid`` (None: of any). Texts by channels other than SMS and WhatsApp become ``message.other``.
     """
     form = _read(request, account_sid)
     sid = _message_sid(form)
@@ -77,7 +77,7 @@ def parse_inbound(request: WebhookRequest, *, account_sid: str) -> InboundEvent:
     )
 
 
-def parse_status(request: WebhookRequest, *, account_sid: str) -> InboundEvent:
+def parse_status(request: WebhookRequest, *, account_sid: str | None) -> InboundEvent:
     """Understand news of a text that went out; ``m`` in the query is our own id of it, signed with the URL.
 
     Raises MalformedEvent without MessageSid or MessageStatus, SignatureInvalid for another account.
@@ -115,13 +115,19 @@ def parse_status(request: WebhookRequest, *, account_sid: str) -> InboundEvent:
     )
 
 
-def _read(request: WebhookRequest, account_sid: str) -> dict[str, str]:
+def consent_of(payload: Mapping[str, Any]) -> ConsentChange | None:
+    """The STOP or START that a stored text said."""
+    form = {name: value for name, value in payload.items() if isinstance(value, str)}
+    return _consent(form, payload["_"]["address_from"])
+
+
+def _read(request: WebhookRequest, account_sid: str | None) -> dict[str, str]:
     """One value a parameter, of a webhook that is of this account."""
     if content_type(request) != FORM:
         raise MalformedEvent("Twilio tells of texts in forms only")
     form = {name: _storable(values[0]) for name, values in read_form(request.body).items()}
     # A valid signature over a foreign AccountSid: somebody who knows the token speaks for another account.
-    if form.get("AccountSid", account_sid) != account_sid:
+    if account_sid is not None and form.get("AccountSid", account_sid) != account_sid:
         raise SignatureInvalid("the webhook is of another account")
     return form
 

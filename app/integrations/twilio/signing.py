@@ -54,7 +54,8 @@ def verify(request: WebhookRequest, credentials: TwilioCredentials, *, now: date
         form = read_form(request.body)
     else:
         raise UnsupportedContentType
-    token = credentials.auth_token.get_secret_value()
+    # The account it says it is of chooses the token; the token then proves that it is.
+    token = credentials.token_of(form.get("AccountSid", [""])[0]).get_secret_value()
     if not _matches(RequestValidator(token), url, form, signature) or not held:
         # The header that names a shared key is the sender's claim: it may explain, and must not choose how we check.
         shared_key = "x-twilio-webhooks-signature-settings" in request.headers

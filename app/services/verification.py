@@ -1,0 +1,106 @@
+"""Whether a webhook is to be believed, and what happens when it is not: refused, counted, or kept for later.
+
+Owns the modes of an integration (``enforce``, ``shadow``, ``quarantine``) and the time in which an old and a
+new secret pass side by side. How each provider proves itself is its integration's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from app.errors import DatabaseUnavailable, RequestRefused, SignatureInvalid, SignatureMissing
+from app.integrations import google_calendar, twilio, vapi
+from app.integrations.events import InboundEvent, WebhookRequest
+from app.models import quarantine as rows
+from app.observability import metrics
+from app.observability.logging import get_logger
+from app.services import quarantine
+
+if TYPE_CHECKING:
+    from app.services.credentials import Credentials
+    from app.services.directory import Endpoint
+    from app.services.platform import Platform
+
+MODES = ("enforce", "shadow", "quarantine")
+
+_VERIFY: dict[str, Callable[..., None]] = {
+    "vapi": vapi.verify,
+    "twilio": twilio.verify,
+    "google-calendar": google_calendar.verify,
+}
+
+log = get_logger(__name__)
+
+
+def receive(platform: Platform, endpoint: Endpoint, webhook: WebhookRequest) -> InboundEvent:
+    """The event, once its proof holds; in ``shadow`` also when it does not, with a remark that says so.
+
+    Raises SignatureMissing or SignatureInvalid (in ``quarantine`` the request has been kept then), and
+    MalformedEvent for one that is authentic and cannot be understood.
+    """
+    try:
+        return understand(endpoint, webhook, now=datetime.now(UTC))
+    except (SignatureMissing, SignatureInvalid) as refused:
+        if endpoint.verification == "enforce":
+            raise
+        metrics.verification_failed(endpoint.provider, endpoint.verification)
+        if endpoint.verification == "quarantine":
+            quarantine.keep(platform, endpoint, webhook, refused)
+            raise
+        event = replace(_parse(endpoint, webhook, account_sid=None), remark=f"enforce would refuse it: {refused.code}")
+        _count(platform, endpoint, refused)
+        return event
+
+
+def understand(endpoint: Endpoint, webhook: WebhookRequest, *, now: datetime) -> InboundEvent:
+    """Verify as of ``now``, with the present secret or one that is being replaced, and parse.
+
+    Raises SignatureMissing, SignatureInvalid (both of the present secret), MalformedEvent.
+    """
+    try:
+        return _believe(endpoint, endpoint.credentials, webhook, now)
+    except (SignatureMissing, SignatureInvalid):
+        previous = endpoint.previous
+        if previous is None or endpoint.previous_until is None or now >= endpoint.previous_until:
+            raise
+        try:
+            return _believe(endpoint, previous, webhook, now)
+        except (SignatureMissing, SignatureInvalid):
+            pass
+        raise
+
+
+def _believe(endpoint: Endpoint, credentials: Credentials, webhook: WebhookRequest, now: datetime) -> InboundEvent:
+    _VERIFY[endpoint.provider](webhook, credentials, now=now)
+    account = getattr(credentials, "account_sid", None)
+    return _parse(endpoint, webhook, account_sid=None if endpoint.is_platform else account)
+
+
+def _parse(endpoint: Endpoint, webhook: WebhookRequest, *, account_sid: str | None) -> InboundEvent:
+    if endpoint.provider == "vapi":
+        return vapi.parse(webhook)
+    if endpoint.provider == "google-calendar":
+        return google_calendar.parse(webhook)
+    of_status = urlsplit(webhook.url).path.endswith("/status")
+    parse: Any = twilio.parse_status if of_status else twilio.parse_inbound
+    event: InboundEvent = parse(webhook, account_sid=account_sid)
+    return event
+
+
+def _count(platform: Platform, endpoint: Endpoint, refused: RequestRefused) -> None:
+    """Beside the event, which must be stored also when it cannot be counted."""
+    log.warning(
+        "webhook.would_be_refused",
+        integration_id=str(endpoint.integration_id),
+        provider=endpoint.provider,
+        code=refused.code,
+    )
+    try:
+        with platform.database.transaction(system=True, statement_timeout_ms=1000) as session:
+            rows.count_refusal(session, endpoint.integration_id, refused.code)
+    except DatabaseUnavailable:
+        log.warning("verification.not_counted", integration_id=str(endpoint.integration_id))
