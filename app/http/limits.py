@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import cast
 
-from flask import Blueprint, Flask, Response, request
+from flask import Flask, Response, request
 from flask_limiter import Limit, Limiter, RateLimitExceeded, RequestLimit
 from limits.storage import MovingWindowSupport, Storage
 
@@ -91,12 +90,11 @@ def init_app(app: Flask, settings: Settings, platform: Platform) -> Limiter:
         swallow_errors=True,
     )
     limiter.init_app(app)
-    limiter.request_filter(lambda: request.method == "OPTIONS")  # a browser's question, not a program's
-    for name, blueprint in app.blueprints.items():
-        if name in EXEMPT:
-            limiter.exempt(cast(Blueprint, blueprint))
+    limiter.request_filter(_is_exempt)  # asked first: exempting blueprints costs each webhook 0.1 ms
 
     def tell(response: Response) -> Response:
+        if _is_exempt():
+            return response
         tightest = _tightest(limiter)
         if tightest is not None:
             _write_headers(response, tightest)
@@ -108,6 +106,10 @@ def init_app(app: Flask, settings: Settings, platform: Platform) -> Limiter:
     app.after_request(tell)
     app.register_error_handler(RateLimitExceeded, lambda error: _too_many(limiter))
     return limiter
+
+
+def _is_exempt() -> bool:
+    return request.blueprint in EXEMPT or request.method == "OPTIONS"  # a browser's question, not a program's
 
 
 def _limits(settings: Settings) -> list[Limit]:
