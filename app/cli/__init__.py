@@ -10,6 +10,7 @@ from flask import Flask
 
 from app.cli import (
     alerts,
+    booking,
     calendar,
     circuits,
     cleanup,
@@ -24,6 +25,7 @@ from app.cli import (
     settings,
     simulate,
     story,
+    usage,
 )
 
 
@@ -33,6 +35,9 @@ def register(app: Flask) -> None:
         organizations.org,
         connecting.integration,
         keys.key,
+        booking.service,
+        booking.staff,
+        booking.closure,
         records.deliveries,
         records.calls,
         records.messages,
@@ -49,5 +54,5 @@ def register(app: Flask) -> None:
         story.story,
     ):
         app.cli.add_command(group)
-    for command in (house.tools, house.db_roles, house.new_key, house.deliver_isolated):
+    for command in (usage.usage, house.tools, house.db_roles, house.new_key, house.deliver_isolated):
         app.cli.add_command(command)

@@ -18,15 +18,11 @@ def _invitation(made: Row) -> str:
     return f"Open this page as the calendar's owner, until {made['expires_at']}; it works once:\n\n{made['link']}"
 
 
-@integration.group("connect")
-def connect() -> None:
-    """Ask somebody to let us into their account."""
-
-
-@connect.command("google", cls=DataCommand, text=_invitation)
+@integration.command("connect", cls=DataCommand, text=_invitation)
+@click.argument("provider", type=click.Choice(["google"]))
 @click.argument("org_id", type=click.UUID)
 @click.option("--calendar", "calendar_id", metavar="ID", help="The calendar to use; else the one used, or their own.")
-def connect_google(org_id: UUID, calendar_id: str | None) -> Row:
+def connect(provider: str, org_id: UUID, calendar_id: str | None) -> Row:
     """Print a page where the calendar's owner consents; good once, for 30 minutes."""
     return google.link(platform(), org_id, calendar_id=calendar_id)
 

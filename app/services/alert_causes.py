@@ -41,11 +41,15 @@ _PROVIDER_OF_WORK = {"message": "twilio", "appointment": "google-calendar", "cal
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Something that is wrong. ``facts`` are ids, counts and codes, as JSON; ``org_id`` in them names whose it is."""
+    """Something that is wrong. ``facts`` are ids, counts and codes, as JSON; ``org_id`` in them names whose it is.
+
+    ``is_doubtful``: it may pass by itself just now, so it begins no alert; but one that is open is not over.
+    """
 
     kind: str
     subject: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    is_doubtful: bool = False
 
     @property
     def key(self) -> str:
@@ -187,13 +191,13 @@ def _unowned(platform: Platform) -> Iterable[Cause]:
 
 
 def _webhook_quotas(platform: Platform) -> Iterable[Cause]:
-    for usage in webhook_quotas.measure(platform):
-        yield from _usage("webhook", usage.org_id, usage.accepted, usage.quota)
+    for used in webhook_quotas.measure(platform):
+        yield from _usage("webhook", used.org_id, used.accepted, used.quota)
 
 
 def _api_quotas(platform: Platform) -> Iterable[Cause]:
-    for usage in platform.quotas.near_limit():
-        yield from _usage("api", usage.org_id, usage.accepted, usage.quota)
+    for used in platform.quotas.near_limit():
+        yield from _usage("api", used.org_id, used.accepted, used.quota)
 
 
 def _usage_limits(platform: Platform) -> Iterable[Cause]:
@@ -223,8 +227,9 @@ def canary_look(redis: Steadiness) -> Look:
         if seen.missed:
             yield Cause("canary_missed", facts=age)
         # While Redis was away web processes did the work, as they should; a worker gets time to return.
-        if seen.workers_idle and redis.lasts(2 * platform.settings.canary_seconds):
-            yield Cause("workers_idle", facts={"last_done_by": seen.by or "nobody"})
+        if seen.workers_idle:
+            is_new = not redis.lasts(2 * platform.settings.canary_seconds)
+            yield Cause("workers_idle", facts={"last_done_by": seen.by or "nobody"}, is_doubtful=is_new)
 
     return Look(frozenset({"canary_missed", "workers_idle"}), find)
 

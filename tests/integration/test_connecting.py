@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,8 +13,8 @@ import requests
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
-from werkzeug.test import TestResponse
 
+from app import create_app
 from app.config import Settings
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
@@ -118,7 +120,8 @@ class TestConsent:
         self, cli: CommandLine, client: FlaskClient, bakery: Business, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = consent(cli.data("integration", "connect", "google", bakery.id)["link"])
-        monkeypatch.setattr("cryptography.fernet.time.time", lambda now=__import__("time").time: now() + 1801)
+        now = time.time()
+        monkeypatch.setattr("cryptography.fernet.time.time", lambda: now + 1801)
         answer = client.get(path)
         assert answer.status_code == 400
         assert "too old" in answer.text
@@ -163,7 +166,7 @@ class TestConsent:
     def test_a_consent_takes_the_place_of_a_service_account(
         self, cli: CommandLine, client: FlaskClient, bakery: Business, world: RemoteWorld
     ) -> None:
-        key = __import__("json").dumps(world.service_account())
+        key = json.dumps(world.service_account())
         world.calendar("bakery@group.calendar.google.com")
         made = cli.data(
             *("integration", "add", bakery.id, "google-calendar"),
@@ -180,13 +183,11 @@ def refused(cli: CommandLine, *typed: Any) -> list[dict[str, Any]]:
     """What `integration check` finds when it finds something: exit code 1 and the list."""
     result = cli.run("integration", "check", *typed, "--json")
     assert result.exit_code == 1, result.stdout
-    found: list[dict[str, Any]] = __import__("json").loads(result.stdout)
+    found: list[dict[str, Any]] = json.loads(result.stdout)
     return found
 
 
 def test_without_an_oauth_client_the_command_says_which_settings_it_needs(platform: Platform, bakery: Business) -> None:
-    from app import create_app  # noqa: PLC0415 - an application with other settings
-
     bare = create_app(platform.settings.model_copy(update={"google_client_id": None}))
     error = CommandLine(bare).refusal("integration", "connect", "google", bakery.id)
     bare.extensions["platform"].close()
@@ -357,7 +358,3 @@ def test_what_was_set_is_in_the_trail_without_a_value(cli: CommandLine, platform
 
 def test_check_wants_one_or_all(cli: CommandLine) -> None:
     assert cli.refusal("integration", "check")["code"] == "invalid_input"
-
-
-def page_of(answer: TestResponse) -> str:
-    return answer.text

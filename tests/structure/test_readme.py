@@ -10,7 +10,7 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import alerts, calendar, house, keys, organizations, records, simulate
+from app.cli import alerts, calendar, connecting, house, keys, organizations, records, simulate, usage
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ COMMANDS = README.partition("## Commands")[2].partition("## Settings")[0]
 ROWS = dict(re.findall(r"^\| `([A-Z_]+)` \| (.+?) \|", README, re.MULTILINE))
 GROUPS = [
     organizations.org,
-    organizations.integration,
+    connecting.integration,
     keys.key,
     records.deliveries,
     records.calls,
@@ -29,7 +29,7 @@ GROUPS = [
     alerts.alerts,
     calendar.calendar,
 ]
-OWN = [house.tools, house.db_roles, house.new_key]
+OWN = [usage.usage, house.tools, house.db_roles, house.new_key]
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -5,10 +5,10 @@ from which the description at ``/api/openapi.json`` is made; the blueprint refus
 know rows: a service reads them as the tenant.
 """
 
-from app.http.api import appointments, availability, calls, deliveries, messages, openapi
+from app.http.api import appointments, availability, calls, deliveries, messages, openapi, usage
 from app.http.api.operations import blueprint
 
 # Importing a file declares its routes.
-ROUTES = (deliveries, calls, messages, appointments, availability, openapi)
+ROUTES = (deliveries, calls, messages, appointments, availability, usage, openapi)
 
 __all__ = ["ROUTES", "blueprint"]

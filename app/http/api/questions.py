@@ -87,6 +87,14 @@ class AvailabilityQuery(Asking):
     staff: str | None = Field(None, max_length=200, description="only with this person or in this room, by name")
 
 
+class UsageQuery(Asking):
+    """Which month, in the organization's own time zone."""
+
+    month: str | None = Field(
+        None, pattern=r"^20\d\d-(0[1-9]|1[0-2])$", description="such as 2026-11; this one if left out"
+    )
+
+
 class NewMessage(Asking):
     """A text to be sent."""
 

@@ -169,6 +169,34 @@ class Availability(Telling):
     slots: list[Slot]
 
 
+class Cost(Telling):
+    """US dollars, as text with six places; null: not known."""
+
+    vapi: str
+    twilio: str | None = Field(description="texts at the price that the house reckons with")
+    total: str
+
+
+class Limit(Telling):
+    """A monthly limit, and how much of it is used."""
+
+    most: float
+    percent: int
+
+
+class Usage(Telling):
+    """What was used in a month."""
+
+    month: str
+    timezone: str
+    calls: int
+    minutes: float
+    texts: int = Field(description="texts that were sent")
+    texts_received: int
+    cost: Cost
+    limits: dict[Literal["cost", "minutes", "texts"], Limit]
+
+
 class Fault(BaseModel):
     """What is wrong with one field."""
 
