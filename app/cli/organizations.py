@@ -179,9 +179,9 @@ def replay_quarantine(integration_id: UUID) -> Row:
 
 
 def _whose(words: tuple[str, ...], *, of_platform: bool) -> tuple[UUID | None, str]:
-    """Organization and provider as typed: two words, or one with --platform. Raises UsageError."""
+    """Organization and provider as typed: two words, or one with --platform. Raises InvalidInput."""
     if len(words) != (1 if of_platform else 2):
-        raise click.UsageError("name ORG and PROVIDER, or --platform and PROVIDER")
+        raise InvalidInput("name ORG and PROVIDER, or --platform and PROVIDER")
     context = click.get_current_context()
     provider = click.Choice(connections.PROVIDER_NAMES).convert(words[-1], None, context)
     return (None if of_platform else click.UUID.convert(words[0], None, context)), provider

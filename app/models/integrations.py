@@ -110,6 +110,15 @@ def forget_previous(session: Session) -> int:
     return len(gone.all())
 
 
+def count_lenient(session: Session) -> dict[str, int]:
+    """How many enabled integrations do not simply refuse what is not proven, by mode."""
+    lenient = (Integration.verification != "enforce", Integration.disabled_at.is_(None))
+    rows = session.execute(
+        select(Integration.verification, func.count()).where(*lenient).group_by(Integration.verification)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def count_integrations(session: Session) -> int:
     """How many there are, disabled ones too."""
     return session.scalar(select(func.count()).select_from(Integration)) or 0

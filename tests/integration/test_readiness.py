@@ -44,6 +44,7 @@ NAMES = [
     "Vapi Integration",
     "Migration Head",
     "Encryption Keys",
+    "Webhook Verification",
     "Clock",
     "Disk and Spool",
 ]

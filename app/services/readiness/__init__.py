@@ -41,6 +41,7 @@ CHECKS = (
     Check("Vapi Integration", PROVIDERS, providers.vapi),
     Check("Migration Head", DATA, data.migration_head),
     Check("Encryption Keys", HOUSE, house.encryption_keys),
+    Check("Webhook Verification", HOUSE, house.webhook_verification),
     Check("Clock", HOUSE, house.clock),
     Check("Disk and Spool", HOUSE, house.disk),
 )

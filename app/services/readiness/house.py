@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from app.config import Environment, read_settings
 from app.errors import ConfigurationError
-from app.models.integrations import count_integrations, list_sealed_with_provider
+from app.models.integrations import count_integrations, count_lenient, list_sealed_with_provider
+from app.models.quarantine import list_refusals
 from app.services.readiness.outcomes import Outcome, failed, passed, warned
 
 if TYPE_CHECKING:
@@ -99,6 +100,18 @@ def encryption_keys(platform: Platform) -> Outcome:
         )
     more = f", {older} with an older key: `credentials rotate` renews them" if older else ""
     return passed(f"open {len(sample)} of {number} integrations' credentials{more}")
+
+
+def webhook_verification(platform: Platform) -> Outcome:
+    """Every integration refuses what is not proven; one that is being moved in says so."""
+    with platform.database.transaction(system=True, statement_timeout_ms=5000) as session:
+        modes = count_lenient(session)
+        refused = sum(one.times for one in list_refusals(session))
+    if not modes:
+        return passed("every integration refuses webhooks whose proof does not hold")
+    told = ", ".join(f"{number} in {mode}" for mode, number in modes.items())
+    requests = f"{refused} request{'s' if refused != 1 else ''} without proof so far"
+    return warned(f"{told}; {requests}", "Mend the secrets, then `integration set-verification ID enforce`.")
 
 
 def clock(platform: Platform) -> Outcome:

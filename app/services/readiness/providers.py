@@ -32,7 +32,7 @@ OPEN_SECONDS = 0.3
 
 def breaker(platform: Platform) -> Outcome:
     """A circuit of its own opens, refuses, is seen open by another process, lets a probe through and closes."""
-    name = f"readiness-{uuid4().hex}"
+    name = f"readiness-{uuid4().hex[:8]}"  # short: logs would take a longer one for a secret
     here, other = Circuits((name,)), Circuits((name,))
     try:
         for registry in (here, other):
