@@ -41,6 +41,9 @@ TYPES = frozenset(
 )
 ENDINGS = ("processed", "skipped", "dead")
 OUTCOMES = frozenset({*ENDINGS, "retry", "waiting", "lost"})
+CIRCUITS = frozenset(
+    {"twilio_sms", "twilio_whatsapp", "google_calendar_freebusy", "google_calendar_events", "vapi", "slack"}
+)
 WHERE = frozenset({"web", "delivery", "job", "scheduler", "cli", "thread"})
 ANSWERS = frozenset({"tool-calls", "assistant-request", "transfer-destination-request"})
 HTTP_CODES = frozenset(
@@ -153,7 +156,12 @@ def answer_degraded(reason: str) -> None:
 
 
 def outbound_ended(circuit: str, error: BaseException | None, seconds: float) -> None:
-    """A call to a provider returned or raised; by the class's code, because an instance may have any."""
+    """A call to a provider returned or raised; by the class's code, because an instance may have any.
+
+    A circuit that is not listed is a trial's, and no provider was called.
+    """
+    if circuit not in CIRCUITS:
+        return
     outcome = "ok" if error is None else type(error).code if isinstance(error, VoicedeskError) else "bug"
     _time(_outbound, circuit, outcome if outcome in {"ok", "bug"} else _listed(outcome, CODES)).observe(seconds)
 

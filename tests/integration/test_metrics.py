@@ -12,12 +12,13 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.integrations.breaker import VAPI, circuits, protected
+from app.integrations.breaker import CIRCUITS, VAPI, circuits, protected
 from app.observability import metrics
 from app.observability.errors import Where
 from app.services import canary, handlers
 from app.services.drain import Drain
 from app.services.measurements import GAUGES, PARTS
+from app.services.readiness import providers
 from app.services.webhook_quotas import measure
 from tests.circuits import Provider
 from tests.conftest import make_settings
@@ -238,6 +239,16 @@ def test_everything_that_the_house_handles_and_every_door_of_errors_is_on_the_li
             assert kind in metrics.TYPES
             assert kind in metrics.HANDLED[provider]
     assert set(get_args(Where)) == metrics.WHERE
+    assert set(CIRCUITS) == metrics.CIRCUITS
+
+
+def test_a_trial_of_the_breaker_is_no_call_to_a_provider(app, platform):
+    def outbound() -> dict:
+        return {one: value for one, value in scrape(app).items() if one[0].startswith("voicedesk_outbound_seconds")}
+
+    before = outbound()
+    assert providers.breaker(platform).status == "PASS"
+    assert outbound() == before
 
 
 def test_every_label_is_one_of_a_few_and_never_whose_it_is():
