@@ -97,6 +97,10 @@ def _message(row: Row) -> Iterator[Row]:
         yield _line(row, row["created_at"], "text in", f"{title} from {row['remote_address']}: {row['body']}")
         return
     yield _line(row, row["created_at"], "text planned", f"{title} to {row['remote_address']}: {row['body']}")
+    if row["sends"] and row["sending_since"]:
+        yield _line(row, row["sending_since"], "outbound call", f"{title} to Twilio, send {row['sends']}")
+    if row["looked_up_at"]:
+        yield _line(row, row["looked_up_at"], "outbound call", f"{title} looked up at Twilio, time {row['lookups']}")
     sid = row["provider_sid"] and f"SID {row['provider_sid']}"
     yield _line(row, row["updated_at"], f"text {row['status']}", title, sid, row["error_code"], row["error"])
 

@@ -64,6 +64,10 @@ def test_a_call_is_told_from_its_first_event_to_the_text_and_with_what_was_said(
     assert {line["org_id"] for line in told["lines"]} == {str(people.salon.id)}
     (sent,) = [line["told"] for line in told["lines"] if line["what"] == "text sent"]
     assert "SID SM" in sent
+    (called,) = [line for line in told["lines"] if line["what"] == "outbound call"]
+    assert called["told"].endswith("to Twilio, send 1")
+    (planned,) = [line for line in told["lines"] if line["what"] == "text planned"]
+    assert planned["at"] <= called["at"]
     (spoken,) = [line["told"] for line in told["lines"] if line["what"] == "said"]
     assert booked in spoken
 
