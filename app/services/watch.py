@@ -165,12 +165,13 @@ class Watcher:
         if self._redis.lasts():  # then all processes know of the same circuits
             found |= {cause.key: cause for cause in alert_causes.open_circuits(self._platform)}
             looked_for.add("circuit_open")
-        unsure = {key for key, cause in found.items() if cause.kind in TWICE}
-        sure = [cause for key, cause in found.items() if key not in unsure or key in self._once]
+        clear = [cause for cause in found.values() if not cause.is_doubtful]
+        unsure = {cause.key for cause in clear if cause.kind in TWICE}
+        sure = [cause for cause in clear if cause.key not in unsure or cause.key in self._once]
         self._once = unsure if time.monotonic() >= self._settled_at else set()
         with self._platform.database.transaction(system=True, statement_timeout_ms=STATEMENT_TIMEOUT_MS) as session:
             self._note(session, sure)
-            rows.end_gone(session, kinds=looked_for, present=[cause.key for cause in sure])
+            rows.end_gone(session, kinds=looked_for, present=found)  # also what is not sure enough to begin with
             shared = {kind for look in SHARED for kind in look.kinds} | {"canary_missed", "workers_idle"}
             rows.end_unseen(session, looked_for=shared, unseen_for=self._unseen_for)
 

@@ -11,8 +11,9 @@ from sqlalchemy import text
 
 from app.config import Settings
 from app.observability import errors
-from app.services import alert_texts, replay, watch
+from app.services import alert_texts, canary, replay, watch
 from app.services.alerts import open_alerts
+from app.services.canary import CanaryReport
 from app.services.messages import plan_text
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
@@ -165,6 +166,31 @@ def test_right_after_a_start_old_work_is_no_alert(platform, people, monkeypatch)
     plan(platform, people.salon.id)
     execute(platform, "UPDATE lanes SET due_at = now() - interval '2 minutes'")
     assert look(platform, times=4) == {}
+
+
+def test_who_takes_over_the_watch_ends_nothing_that_is_still_wrong(platform, people, another):
+    plan(platform, people.salon.id)
+    execute(platform, "UPDATE lanes SET due_at = now() - interval '2 minutes'")
+    assert set(look(platform)) == {"oldest_waiting"}
+    platform.watcher.stop()
+    successor = another()
+    successor.watcher._settled_at = time.monotonic() + 60  # it has just begun, and is not sure of anything
+    assert set(look(successor, times=1)) == {"oldest_waiting"}
+    execute(platform, "UPDATE lanes SET due_at = now()")
+    assert look(successor, times=1) == {}
+
+
+def test_idle_workers_stay_an_alert_although_the_watcher_is_new_and_redis_too(platform, monkeypatch):
+    idle = CanaryReport(None, None, None, by="web", missed=False, workers_idle=True)
+    monkeypatch.setattr(canary, "look", lambda _: idle)
+    watching = platform.watcher
+    watching._redis.saw(there=True)
+    monkeypatch.setattr(watching._redis, "lasts", lambda seconds=0.0: True)
+    assert set(look(platform)) == {"workers_idle"}
+    monkeypatch.setattr(watching._redis, "lasts", lambda seconds=0.0: seconds == 0.0)
+    assert set(look(platform)) == {"workers_idle"}
+    execute(platform, "DELETE FROM alerts")
+    assert look(platform) == {}
 
 
 def test_books_that_do_not_balance_are_an_alert_at_the_second_look(platform, people):
