@@ -36,6 +36,8 @@ MOST_IDS_TOLD = 5
 
 # One look at these may fall into the moment after an outage or a deploy: only two in a row count.
 TWICE = frozenset({"oldest_waiting", "ledger_broken", "canary_missed", "workers_idle"})
+# Counted together in Redis: while it is away nobody sees all of it, so what is open is not known to be over.
+IN_REDIS = frozenset({"error_rate", "api_quota_near", "api_quota_reached", "workers_idle"})
 _PROVIDER_OF_WORK = {"message": "twilio", "appointment": "google-calendar", "calendar": "google-calendar"}
 
 

@@ -20,7 +20,7 @@ from app.models.operations import hold_singleton, release_singleton
 from app.observability.errors import report
 from app.observability.logging import get_logger
 from app.services import alert_causes, calendar_channels, calendar_sync, ledger
-from app.services.alert_causes import SHARED, TWICE, Cause, Look, Steadiness
+from app.services.alert_causes import IN_REDIS, SHARED, TWICE, Cause, Look, Steadiness
 from app.services.alert_notebook import Note, Notebook
 from app.services.alert_texts import Telling
 from app.services.alerts import Teller, mark_told, read_untold
@@ -165,6 +165,8 @@ class Watcher:
         if self._redis.lasts():  # then all processes know of the same circuits
             found |= {cause.key: cause for cause in alert_causes.open_circuits(self._platform)}
             looked_for.add("circuit_open")
+        if self._platform.redis.configured and not self._redis.lasts():
+            looked_for -= IN_REDIS
         clear = [cause for cause in found.values() if not cause.is_doubtful]
         unsure = {cause.key for cause in clear if cause.kind in TWICE}
         sure = [cause for cause in clear if cause.key not in unsure or cause.key in self._once]

@@ -210,6 +210,18 @@ def test_more_errors_than_the_limit_are_an_alert_that_names_the_commonest(platfo
     }
 
 
+def test_what_is_counted_in_redis_is_not_over_because_redis_is_away(another, own_valkey, monkeypatch):
+    monkeypatch.setattr(watch, "LOOKS_TO_BE_SURE", 1)
+    platform = another(redis_url=own_valkey.url)
+    monkeypatch.setattr(platform.error_counts, "total", lambda minutes: 4)
+    assert set(look(platform)) == {"error_rate"}
+    monkeypatch.setattr(platform.error_counts, "total", lambda minutes: 0)  # as this process alone has counted
+    own_valkey.stop()
+    assert set(look(platform)) == {"error_rate", "redis_lost"}
+    own_valkey.start()
+    eventually(lambda: look(platform, times=1) == {})
+
+
 def test_webhooks_at_90_and_at_100_percent_of_the_quota_are_two_alerts(platform, people, client):
     def arrive(number: int) -> None:
         message = {"type": "status-update", "status": "in-progress", "call": {"id": f"c{number}"}}
