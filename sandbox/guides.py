@@ -9,6 +9,7 @@ guides say. Exit code 1 when a command fails or a block says neither.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from sandbox.demo import Demo
 from sandbox.installation import Installation
 from sandbox.ports import free_port
+from sandbox.standins import RemoteWorld
 from sandbox.unprivileged import Account, find_binaries
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,16 +95,35 @@ def main() -> int:
         try:
             demo.start()
             faults = demo.play()  # so that there is something to look at
-            failed = faults + sum(not _runs(block, demo) for block in blocks if block.runs)
+            accounts = _accounts(demo)
+            failed = faults + sum(not _runs(block, demo, accounts) for block in blocks if block.runs)
         finally:
             demo.stop()
     print(f"{sum(block.runs for block in blocks)} blocks run, {failed} failed, {len(silent)} unexplained")
     return 1 if failed or silent else 0
 
 
-def _runs(block: Block, demo: Demo) -> bool:
+def _accounts(demo: Demo) -> dict[str, str]:
+    """Accounts at the stand-ins as a person has them at the providers, under the names that the guides use."""
+    world = RemoteWorld(demo.environment["TWILIO_API_BASE_URL"].removesuffix("/twilio"))
+    account = {
+        "TWILIO_ACCOUNT_SID": f"AC{secrets.token_hex(16)}",
+        "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
+        "BUSINESS_NUMBER": "+4930555500011",
+        "VAPI_WEBHOOK_SECRET": secrets.token_hex(32),
+        "BROWSER": "curl --fail --silent --show-error --location --output /dev/null %s",
+    }
+    number = account["BUSINESS_NUMBER"]
+    world.twilio_account(account["TWILIO_ACCOUNT_SID"], account["TWILIO_AUTH_TOKEN"], [number])
+    key = demo.environment["VAPI_PRIVATE_KEY"]
+    world.phone_number(key, number)
+    world.calendar("owner@example.com")
+    return {**account, "VAPI_ASSISTANT_ID": str(world.assistant(key)["id"])}
+
+
+def _runs(block: Block, demo: Demo, accounts: dict[str, str]) -> bool:
     tools = f"{Path(sys.executable).parent}:{find_binaries(Account())}"
-    environment = {**demo.environment, "PATH": f"{tools}:{os.environ['PATH']}"}
+    environment = {**demo.environment, **accounts, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = run_block(block, environment)
     print(f"{'ok' if done.returncode == 0 else '!!'} {block.place}")
     if done.returncode:

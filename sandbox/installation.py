@@ -27,6 +27,7 @@ NUMBER = "+4930555500001"
 CUSTOMER = "+4915155500002"
 ASSISTANT = "demo-receptionist"
 TRANSFER = "+4930555500009"
+OAUTH_CLIENT = "demo-house.apps.googleusercontent.com"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM")
 HOURS = {day: [["08:00", "18:00"]] for day in ("mon", "tue", "wed", "thu", "fri", "sat")}
 
@@ -50,6 +51,7 @@ class Installation:
         known.setdefault("valkey_password", secrets.token_hex(16))
         known.setdefault("credentials_key", Fernet.generate_key().decode())
         known.setdefault("vapi_key", secrets.token_hex(16))
+        known.setdefault("oauth_client_secret", secrets.token_hex(16))
         for name in ("postgres_port", "valkey_port", "standins_port"):
             if name not in known or port_taken(known[name]):
                 known[name] = free_port()
@@ -80,6 +82,8 @@ class Installation:
             "VAPI_PRIVATE_KEY": str(known["vapi_key"]),
             "VAPI_API_BASE_URL": f"{world}/vapi",
             "TWILIO_API_BASE_URL": f"{world}/twilio",
+            "GOOGLE_CLIENT_ID": OAUTH_CLIENT,
+            "GOOGLE_CLIENT_SECRET": str(known["oauth_client_secret"]),
             "GOOGLE_CALENDAR_API_BASE_URL": f"{world}/google/calendar/v3/",
             "SLACK_API_BASE_URL": f"{world}/slack/api/",
             "METRICS_DIR": str(self.folder / "metrics"),
@@ -122,6 +126,8 @@ class Installation:
         calendar = known["google-calendar"]
         world.calendar(calendar["calendar_id"])
         world.google_client(calendar["client_id"], calendar["client_secret"], calendar["refresh_token"])
+        callback = f"{self.base_url}/connect/google/callback"
+        world.google_oauth_client(OAUTH_CLIENT, str(known["oauth_client_secret"]), [callback])
         world.vapi_key(str(known["vapi_key"]))
 
     def _found(self, known: dict[str, Any], environment: Mapping[str, str]) -> None:

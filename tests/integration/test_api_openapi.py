@@ -108,6 +108,7 @@ def answers(client, app, platform, people) -> list[tuple[str, str, Any]]:
     found += [("replay_delivery", program.post(replay)), ("replay_delivery", program.post(replay))]
     found += [("replay_delivery", reader.post(replay)), ("replay_delivery", program.post("/deliveries/77/replay"))]
     found += [("show_availability", program.get("/availability", days=2))]
+    found += [("show_usage", program.get("/usage"))]
     found += [("send_message", program.send("k", to="+4915112345678", body="y"))]
     return found
 

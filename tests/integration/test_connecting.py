@@ -346,6 +346,26 @@ class TestVapi:
         assert [one["what"] for one in found if one["provider"] == "vapi"] == ["the provider's answer"]
 
 
+def test_a_connection_of_the_platform_is_compared_for_each_organization_that_has_none_of_its_own(
+    cli: CommandLine, platform: Platform, bakery: Business, world: RemoteWorld
+) -> None:
+    sid, token = "AC" + secrets.token_hex(16), secrets.token_hex(16)
+    plant(token)
+    world.twilio_account(sid, token, ["+4930777770007"])
+    for name, number in (("Riverside Vets", "+4930777770007"), ("Hilltop Yoga", "+4930777770008")):
+        org_id = cli.data("org", "create", name, "--timezone", "UTC")["id"]
+        cli.data("org", "set", org_id, "--number", number)
+    keys = ("--set", f"account_sid={sid}", "--set", f"auth_token={token}")
+    row = cli.data("integration", "add", "--platform", "twilio", *keys)
+    assert {one["organization"]: one["mends"] for one in refused(cli, row["id"])} == {
+        "Riverside Vets": True,
+        "Hilltop Yoga": False,
+    }
+    cli.data("integration", "apply", row["id"], "--yes")
+    assert set(world.twilio_numbers()) == {"+4930777770007"}
+    assert [one["organization"] for one in refused(cli, row["id"])] == ["Hilltop Yoga"]
+
+
 def test_what_was_set_is_in_the_trail_without_a_value(cli: CommandLine, platform: Platform, bakery: Business) -> None:
     (row,) = [one for one in cli.data("integration", "list", "--org", bakery.id) if one["provider"] == "twilio"]
     cli.data("integration", "apply", row["id"], "--yes")
