@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from app.errors import (
     CircuitOpen,
@@ -25,12 +24,12 @@ from app.errors import (
 )
 from app.models import attempts, lanes
 from app.models.attempts import Ending
-from app.models.deliveries import CANARY_ORG_ID
 from app.models.lanes import ClaimedLane, QueuedDelivery
 from app.observability import context, metrics
 from app.observability.errors import count, report
 from app.observability.logging import get_logger
 from app.services.isolation import run_isolated
+from app.services.suspension import wait_if_suspended
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
@@ -43,7 +42,6 @@ MOST_CRASHES = 5
 TURN_SECONDS = 0.25
 RECORD_SECONDS = 20.0  # within a lease, so that mostly nobody has begun it anew meanwhile
 RECORD_AGAIN_SECONDS = 0.5
-SUSPENDED_SECONDS = 300.0  # until it is looked again; resuming wakes what waits
 BUG = "bug:"  # how an error code begins that no exception of ours has given
 
 log = get_logger(__name__)
@@ -144,15 +142,9 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
 
 
 def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> Ending:
-    if _is_suspended(platform, delivery.org_id):
-        return Ending(
-            "retrying",
-            "waiting",
-            delay_seconds=SUSPENDED_SECONDS,
-            counts=False,
-            waiting_on=attempts.resumption_of(delivery.org_id),
-            error_code="suspended",
-        )
+    waits = wait_if_suspended(platform, delivery.org_id)
+    if waits is not None:
+        return waits
     try:
         skipped = platform.handler(delivery.provider, delivery.type)(Work(platform, lane, delivery))
     except LeaseLost as error:
@@ -168,14 +160,6 @@ def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> End
     if skipped is not None:
         return Ending("skipped", "skipped", note=skipped.reason)
     return Ending("processed", "processed")
-
-
-def _is_suspended(platform: Platform, org_id: UUID) -> bool:
-    """Whether nothing is to be done for this organization now; what it was sent is kept meanwhile."""
-    if org_id == CANARY_ORG_ID:
-        return False
-    business = platform.directory.find_business(org_id)
-    return business is not None and business.suspended_at is not None
 
 
 def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, error: Exception) -> Ending:
