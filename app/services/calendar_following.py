@@ -23,7 +23,7 @@ from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.calendar_syncs import Run, lock_run
 from app.observability.logging import get_logger
-from app.services import texts
+from app.services import booking_rules, texts
 from app.services.appointments import text_customer
 from app.services.slots import Period
 
@@ -145,17 +145,34 @@ class Follower:
             self._tell_moved(session, row)
 
     def _take(self, session: Session, row: Appointment, wanted: Period) -> bool:
-        """Give the row this time; False when another booking holds it: then both have it, and a person decides."""
+        """Give the row this time, if need be on another seat; False when other bookings hold them all.
+
+        Then both have the time, and a person decides.
+        """
         session.flush()
+        if self._try(session, row, wanted, row.seat):
+            return True
+        others = (seat for seat in self._seats(session, row) if seat != row.seat)
+        if any(self._try(session, row, wanted, seat) for seat in others):
+            return True
+        row.starts_at, row.ends_at, row.external_conflict = wanted.start, wanted.end, True
+        session.flush()
+        return False
+
+    def _try(self, session: Session, row: Appointment, wanted: Period, seat: int) -> bool:
         try:
             with session.begin_nested():
-                row.starts_at, row.ends_at, row.external_conflict = wanted.start, wanted.end, False
+                row.starts_at, row.ends_at, row.external_conflict, row.seat = wanted.start, wanted.end, False, seat
                 session.flush()
         except IntegrityError:
-            row.starts_at, row.ends_at, row.external_conflict = wanted.start, wanted.end, True
-            session.flush()
             return False
         return True
+
+    def _seats(self, session: Session, row: Appointment) -> range:
+        """The seats there are where the appointment is; none when that is no more."""
+        rules = booking_rules.load(session, self.business, house_calendar=row.calendar_id)
+        here = next((place for place in rules.places if place.id == row.resource_id), None)
+        return range(1, here.seats + 1 if here else 1)
 
     def _tell_moved(self, session: Session, row: Appointment) -> None:
         if row.starts_at > datetime.now(UTC):

@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 
+from tests.bookings import ADA, book, free, on, rows
 from tests.command_line import CommandLine
-
-ADA = "+4915112345678"
-BERLIN = ZoneInfo("Europe/Berlin")
 
 
 @pytest.fixture
 def typed(app, platform):
     """The command line; what it sets is seen by the next call."""
     return CommandLine(app)
-
-
-def on(days: int, hour: int, minute: int = 0) -> datetime:
-    day = (datetime.now(BERLIN) + timedelta(days=days)).date()
-    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=BERLIN)
-
-
-def book(client, business, start: datetime, call_id: str, **more: str) -> str:
-    given = {"name": "Ada", "phone": ADA, **more}
-    return business.tool(client, "book_appointment", call_id=call_id, start=start.isoformat(), **given)
-
-
-def free(client, business, start: datetime, end: datetime, **more: str) -> str:
-    return business.tool(
-        client, "check_availability", call_id="look", start=start.isoformat(), end=end.isoformat(), **more
-    )
-
-
-def rows(platform, business):
-    with platform.database.transaction(business.id) as session:
-        return session.execute(
-            text(
-                "SELECT a.status, a.starts_at, a.ends_at, a.seat, a.holds_from, a.holds_until, a.calendar_id,"
-                " r.name AS staff, s.name AS service FROM appointments a LEFT JOIN resources r ON r.id = a.resource_id"
-                " LEFT JOIN services s ON s.id = a.service_id ORDER BY a.created_at"
-            )
-        ).all()
 
 
 def open_hours(typed, business, hours: list[list[str]]) -> None:
@@ -208,59 +176,6 @@ def test_each_is_written_in_their_own_calendar_and_kept_busy_by_it(client, platf
     assert people.salon.tool(client, "reschedule_appointment", **move).startswith("Moved to")
     (event,) = world.events("Bob@salon.example")
     assert datetime.fromisoformat(event["start"]["dateTime"]) == on(1, 15)
-
-
-# --- how many at once ------------------------------------------------------------------------------
-
-
-def test_as_many_as_there_are_seats_are_booked_at_once_also_in_one_calendar(app, platform, people, world, typed):
-    typed.data("org", "set", people.salon.id, "--seats", 3)
-
-    def ask(number: int) -> str:
-        return book(app.test_client(), people.salon, on(1, 9), f"c{number}", name=f"N{number}")
-
-    with ThreadPoolExecutor(5) as pool:
-        said = list(pool.map(ask, range(5)))
-    assert sum(one.startswith("Booked for") for one in said) == 3, said
-    assert sum("is taken" in one for one in said) == 2, said
-    booked = [row for row in rows(platform, people.salon) if row.status == "booked"]
-    assert sorted(row.seat for row in booked) == [1, 2, 3]
-    assert len(world.events(people.salon.calendar_id)) == 3
-
-
-def test_two_callers_at_once_get_two_people_and_never_the_same(app, platform, people, typed):
-    typed.data("service", "add", people.salon.id, "Cut", "--minutes", 30, "--after", 15)
-    for name in ("Ann", "Bob"):
-        typed.data("staff", "add", people.salon.id, name)
-
-    def ask(number: int) -> str:
-        start = on(1, 9) + timedelta(minutes=30 * (number % 2))  # the buffers of these overlap
-        return book(app.test_client(), people.salon, start, f"c{number}")
-
-    with ThreadPoolExecutor(6) as pool:
-        said = list(pool.map(ask, range(6)))
-    assert sum(one.startswith("Booked for") for one in said) == 2, said
-    held = [row for row in rows(platform, people.salon) if row.status == "booked"]
-    assert sorted(row.staff for row in held) == ["Ann", "Bob"]
-
-
-def test_the_database_itself_refuses_a_seat_or_a_buffer_that_is_taken(client, platform, people, typed):
-    typed.data("service", "add", people.salon.id, "Cut", "--minutes", 30, "--after", 15)
-    typed.data("staff", "add", people.salon.id, "Ann", "--seats", 2)
-    book(client, people.salon, on(1, 9), "c1")
-    copy = (
-        "INSERT INTO appointments (id, org_id, calendar_id, resource_id, seat, starts_at, ends_at, status, name)"
-        " SELECT gen_random_uuid(), org_id, calendar_id, resource_id, :seat, ends_at + :later * interval '1 minute',"
-        " ends_at + interval '1 hour', 'booked', 'Eve' FROM appointments WHERE name = 'Ada'"
-    )
-    refused = []
-    for seat, later in ((1, 0), (1, 14), (2, 0), (1, 15)):
-        try:
-            with platform.database.transaction(people.salon.id) as session:
-                session.execute(text(copy), {"seat": seat, "later": later})
-        except IntegrityError as error:
-            refused.append((seat, later, getattr(error.orig, "pgcode", None)))
-    assert refused == [(1, 0, "23P01"), (1, 14, "23P01")]
 
 
 # --- everything else -------------------------------------------------------------------------------
