@@ -16,14 +16,18 @@ HIDDEN = "[hidden]"
 DEEPEST = 8  # a structure nested further is somebody's payload, and hidden as a whole
 LONGEST = 4000  # characters of a text; what is longer is cut, because patterns take their time
 
-_KEY_NAME = r"(?:[a-z0-9]+[-_])*(?:password|passwd|secret|token|api[-_]?key|private[-_]?key|authorization|signature)"
+# Repetitions are bounded or begin where nothing else can: somebody may have made the text for them.
+_KEY_NAME = (
+    r"(?:[a-z0-9]{1,40}[-_]){0,10}"
+    r"(?:password|passwd|secret|token|api[-_]?key|private[-_]?key|authorization|signature)"
+)
 # In this order: what contains another comes first.
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), "[secret]"),
     (re.compile(r"\[(?:SQL|parameters):.*", re.S), "[statement]"),  # SQLAlchemy repeats what it sent
     (re.compile(r"\bDETAIL:.*", re.S), "[detail]"),  # PostgreSQL repeats the row
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@\"']+@", re.I), r"\1[secret]@"),  # user and password of a URL
-    (re.compile(r"((?:https?://|/)[^\s?\"'<>]+)\?[^\s\"'<>]+"), r"\1?[query]"),
+    (re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']+@", re.I), r"\1[secret]@"),  # user and password of a URL
+    (re.compile(r"(/[^\s?\"'<>/]*)\?[^\s\"'<>]+"), r"\1?[query]"),
     (re.compile(r"(/webhooks/[^/?\s]+/)[^/?\s\"']+"), r"\1[token]"),
     (re.compile(r"\b(bearer|basic)\s+(?!\[)[A-Za-z0-9._~+/=-]{12,}", re.I), r"\1 [secret]"),
     (
