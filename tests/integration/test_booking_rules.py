@@ -211,3 +211,21 @@ def test_the_tools_tell_the_assistant_of_service_and_staff(typed):
     for name in ("check_availability", "book_appointment", "reschedule_appointment"):
         assert {"service", "staff"} <= set(tools[name]["properties"])
         assert not {"service", "staff"} & set(tools[name]["required"])
+
+
+def test_programs_get_the_free_times_of_a_service_and_hear_when_it_is_not_clear_which(app, client, people, typed):
+    salon = people.salon
+    key = typed.data("key", "create", salon.id)["api_key"]
+    for name, minutes in (("Cut", 30), ("Colour", 90)):
+        typed.data("service", "add", salon.id, name, "--minutes", minutes)
+
+    def ask(**query: str):
+        given = {"date": f"{on(1, 0).date()}", **query}
+        return client.get("/api/v1/availability", query_string=given, headers={"Authorization": f"Bearer {key}"})
+
+    found = ask(service="colour").get_json()
+    assert (found["service"], found["slot_minutes"]) == ("Colour", 90)
+    assert datetime.fromisoformat(found["slots"][0]["ends_at"]) == on(1, 1, 30)
+    refused = ask()
+    assert refused.status_code == 422
+    assert refused.get_json()["code"] == "which_service"

@@ -39,7 +39,8 @@ JSON = "application/json"
 LARGEST_BODY = 64_000
 RETRY_AFTER_SECONDS = 5
 CONFLICTS = {"unfinished", "raw", "answered", "not_connected"}
-UNPROCESSABLE = {"invalid_input", "invalid_cursor", "key_reused"}
+UNCLEAR = {"which_service", "unknown_service", "unknown_staff", "other_staff"}  # what is meant by the names
+UNPROCESSABLE = {"invalid_input", "invalid_cursor", "key_reused", *UNCLEAR}
 
 PUBLIC = {"api.show_openapi"}
 
