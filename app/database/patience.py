@@ -4,7 +4,8 @@ libpq waits without a limit once a statement is sent: statement_timeout is the s
 server keeps none; TCP's own limits do not end a connection whose other side still acknowledges. So
 psycopg2 is told to wait through a function of ours (its "wait callback", made for green threads), which
 gives up at the limit the thread has set. The connection is closed then, because its state is unknown.
-Owns nothing but the waiting; a thread that has set no limit (migrations) waits as long as it takes.
+Owns nothing but the waiting. A thread that has set no limit (migrations) waits as long as a statement takes;
+only a connection has to be made in time.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class NoAnswer(psycopg2.OperationalError):
 
 
 _waiting = threading.local()
+_CONNECTING = {extensions.STATUS_SETUP, 20}  # 20 is psycopg2's own CONN_STATUS_CONNECTING, which has no name here
+CONNECT_SECONDS = 5.0  # libpq keeps no connect_timeout when somebody else does the waiting
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
 
@@ -60,15 +63,23 @@ def patience(seconds: float) -> Iterator[None]:
 def _wait(connection: extensions.connection) -> None:
     """Return when libpq has what it waits for; raises NoAnswer at the limit."""
     limit: _Limit | None = getattr(_waiting, "limit", None)
-    until = None if limit is None else time.monotonic() + (0.0 if limit.exhausted else limit.seconds)
+    until = _until(connection, limit)
     while True:
         state = connection.poll()
         if state == extensions.POLL_OK:
             return
         left = None if until is None else (until - time.monotonic()) * 1000
-        if limit is not None and left is not None and left <= 0:
-            limit.exhausted = True
+        if left is not None and left <= 0:
+            if limit is not None:
+                limit.exhausted = True
             raise NoAnswer("the server did not answer in time")
         waiter = select.poll()
         waiter.register(connection.fileno(), _EVENTS[state])
         waiter.poll(left)
+
+
+def _until(connection: extensions.connection, limit: _Limit | None) -> float | None:
+    """When the waiting ends, by the monotonic clock; None when it need not."""
+    if limit is not None:
+        return time.monotonic() + (0.0 if limit.exhausted else limit.seconds)
+    return time.monotonic() + CONNECT_SECONDS if connection.status in _CONNECTING else None

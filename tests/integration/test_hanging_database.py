@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import psycopg2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from app.database.patience import CONNECT_SECONDS
 from app.errors import DatabaseUnavailable
 from tests.eventually import eventually
 
@@ -65,6 +67,14 @@ def test_many_threads_are_all_set_free(platform, postgres):
         assert all(waited < 5 for waited in pool.map(lambda _: seconds_until_refused(platform), range(32)))
         assert time.monotonic() - began < 8
     eventually(lambda: answers(platform), seconds=5)
+
+
+def test_a_connection_is_not_waited_for_without_a_limit_by_who_has_set_none(platform, postgres):
+    with frozen(postgres):
+        began = time.monotonic()
+        with pytest.raises(psycopg2.OperationalError):
+            psycopg2.connect(postgres.superuser_url())
+        assert time.monotonic() - began < CONNECT_SECONDS + 2
 
 
 def test_the_health_door_says_so_within_three_seconds(app, platform, postgres):
