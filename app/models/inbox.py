@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
 
@@ -120,21 +120,25 @@ SELECT id FROM logged
 """
 )
 
+# Both statements in one message. Built once: SQLAlchemy reads a text for its parameters each time it is made.
+_STORE_WEBHOOKS = text(f"{_LANES};{_WEBHOOKS}")
+_STORE_OWN_WORK = text(f"{_LANES};{_OWN_WORK}")
+
 
 def insert_webhooks(session: Session, events: Sequence[NewDelivery]) -> dict[tuple[UUID, str], int]:
     """Store what is new among ``events``; return the delivery id of each that was, by integration and key.
 
     A key that is missing from the result had been stored before. Keys must differ within ``events``.
     """
-    return {(row[0], row[1]): row[2] for row in _store(session, _WEBHOOKS, events)}
+    return {(row[0], row[1]): row[2] for row in _store(session, _STORE_WEBHOOKS, events)}
 
 
 def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
     """Store work the house gives itself, in the caller's transaction: it exists if and only if that commits."""
-    return [row[0] for row in _store(session, _OWN_WORK, work)]
+    return [row[0] for row in _store(session, _STORE_OWN_WORK, work)]
 
 
-def _store(session: Session, statement: str, events: Sequence[NewDelivery]) -> Sequence[Any]:
+def _store(session: Session, statement: TextClause, events: Sequence[NewDelivery]) -> Sequence[Any]:
     """Both statements in one message; the answer is the second's, whose snapshot is taken under the lanes' locks."""
     lanes = [
         {"org_id": str(event.org_id), "lane_key": event.lane_key, "due_at": _iso(event.due_at)}
@@ -142,7 +146,7 @@ def _store(session: Session, statement: str, events: Sequence[NewDelivery]) -> S
         if event.status == "received" and not event.parked
     ]
     values = {"lanes": orjson.dumps(lanes).decode(), "events": _as_json(events)}
-    return session.execute(text(f"{_LANES};{statement}"), values).all()
+    return session.execute(statement, values).all()
 
 
 def _as_json(events: Sequence[NewDelivery]) -> str:
