@@ -39,6 +39,7 @@ PATTERNS = {
 FOREIGN_LOGS = ("postgres", "pg", "valkey", "redis", "standins", "stand-ins")  # they are the outside world's
 SHORTEST_SECRET = 12
 SHORTEST_WORDS = 12  # "hello there" may be anybody's
+LEAST_LETTERS = 8  # a date with a time is nobody's words: without its numbers it looks like any line's
 MOST_SHOWN = 20
 _WORD = re.compile(rf"[\w-]{{{SHORTEST_SECRET},}}")
 _CHANGING = re.compile(r"[0-9a-fA-F-]{8,}|\d+")
@@ -76,7 +77,8 @@ class Planted:
             for inner in value:
                 self.plant_words(inner)
         elif isinstance(value, str) and len(value) >= SHORTEST_WORDS and " " in value.strip():
-            self.words.add(value.strip())
+            if sum(letter.isalpha() for letter in _shape(value)) >= LEAST_LETTERS:
+                self.words.add(value.strip())
 
     def search(self, written: Iterable[tuple[str, str]]) -> Iterator[Leak]:
         """The leaks in lines, each given with its source. Words are searched once in lines that differ in ids only."""

@@ -135,8 +135,9 @@ WORDINGS: dict[str, Wording] = {
         "{provider} refuses an organization's credentials",
         "{provider} has not refused this organization's credentials any more",
         "Only this organization is concerned: its texts or bookings fail until its credentials are renewed.",
-        "A withdrawn consent to a calendar: `flask --app wsgi integration connect google ORG_ID` prints a new link. Else ask"
-        " for new ones and set them: `flask --app wsgi integration set ID --set key=value`. What waits is then done.",
+        "A withdrawn consent to a calendar: `flask --app wsgi integration connect google ORG_ID` prints a new link."
+        " Else ask for new ones and set them: `flask --app wsgi integration set ID --set key=value`."
+        " What waits is then done.",
         "flask --app wsgi integration list",
     ),
     "api_quota_near": Wording(

@@ -58,7 +58,7 @@ def test_a_house_that_runs_is_ready_and_says_what_has_died(house):
     code, checks, score = readiness(house)
     not_passed = {name: row["reason"] for name, row in checks.items() if row["status"] != "PASS"}
     assert list(not_passed) == ["Sentry Configuration"], not_passed
-    assert (code, score) == (0, 97.5)
+    assert (code, score) == (0, round(100 * (len(checks) - 0.5) / len(checks), 1)), "one WARN is worth half"
     assert checks["Webhook Queue System"]["reason"].startswith("a job came back from worker:")
     assert max(row["duration_ms"] for row in checks.values()) < 10_000
 

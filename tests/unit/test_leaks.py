@@ -65,6 +65,12 @@ def test_words_are_found_in_a_line_that_differs_only_in_its_ids() -> None:
     assert len(list(planted.search(written))) == 1
 
 
+def test_a_date_with_a_time_is_nobodys_words() -> None:
+    planted = Planted()
+    planted.plant_words({"startTime": "2026-11-24 06:17:44.009", "start": "Tue 24 Nov 2026"})
+    assert not list(planted.search([("a log", "13511:M 24 Nov 2026 06:08:55.386 * Server initialized")]))
+
+
 def test_logs_of_servers_and_stand_ins_are_not_ours(tmp_path: Path) -> None:
     for name in ("web.log", "deep/worker.log", "postgres.log", "standins.log", "data/PG_VERSION", "data/a.log"):
         path = tmp_path / name
