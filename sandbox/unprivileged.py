@@ -10,6 +10,7 @@ the data of a demo is in it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pwd
@@ -18,6 +19,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -104,14 +106,31 @@ def _find_or_make_user() -> pwd.struct_passwd:
             return pwd.getpwnam(USER)
         raise RuntimeError(f"root needs a user {USER!r} for PostgreSQL and useradd to make it; or do not run as root")
     said = ""
-    for _ in range(ATTEMPTS):  # others may be making it at the same time, and hold the password file
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(USER)
-        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", USER]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-        said = done.stderr.strip()
-        time.sleep(0.1 if done.returncode else 0)
+    with _one_at_a_time():
+        for _ in range(ATTEMPTS):  # somebody else's useradd may hold the password file
+            with contextlib.suppress(KeyError):
+                return pwd.getpwnam(USER)
+            command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", USER]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+            said = done.stderr.strip()
+            time.sleep(0.1 if done.returncode else 0)
     raise RuntimeError(f"cannot make the user {USER!r} for PostgreSQL: {said}")
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of several processes that find no user, one makes it.
+
+    Of two useradd at once both have succeeded, one's entry replacing the other's: whoever had read the first
+    one's number then ran as a user that did not exist.
+    """
+    with (_shared_folder() / "user.lock").open("w") as lock:
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.2)
+        yield  # also when the lock cannot be had: better a race than no user
 
 
 def _shared_folder() -> Path:
