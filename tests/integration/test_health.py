@@ -57,7 +57,9 @@ def test_without_redis_it_is_ready_and_says_that_it_is_degraded(app):
 
 
 def test_with_redis_it_is_healthy(build, valkey):
-    assert ask(build(redis_url=valkey.url), "/health/ready")[1]["status"] == "healthy"
+    app = build(redis_url=valkey.url)
+    # A busy machine may once keep it waiting for longer than a request waits for Redis.
+    eventually(lambda: ask(app, "/health/ready")[1]["status"] == "healthy")
 
 
 def test_a_frozen_redis_costs_no_more_than_a_moment(build, own_valkey):
