@@ -76,9 +76,8 @@ class Planted:
         if isinstance(value, list):
             for inner in value:
                 self.plant_words(inner)
-        elif isinstance(value, str) and len(value) >= SHORTEST_WORDS and " " in value.strip():
-            if sum(letter.isalpha() for letter in _shape(value)) >= LEAST_LETTERS:
-                self.words.add(value.strip())
+        elif isinstance(value, str) and len(value) >= SHORTEST_WORDS and _is_said(value):
+            self.words.add(value.strip())
 
     def search(self, written: Iterable[tuple[str, str]]) -> Iterator[Leak]:
         """The leaks in lines, each given with its source. Words are searched once in lines that differ in ids only."""
@@ -95,6 +94,11 @@ class Planted:
                 seen.add(shape)
                 if any(words in shape for words in said):
                     yield Leak("planted words", source, line)
+
+
+def _is_said(text: str) -> bool:
+    """Whether it is words, several of them, and not a date with a time."""
+    return " " in text.strip() and sum(letter.isalpha() for letter in _shape(text)) >= LEAST_LETTERS
 
 
 def _shape(text: str) -> str:
