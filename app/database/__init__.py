@@ -121,15 +121,18 @@ class Database:
         """Refuse (ConfigurationError) a login role that could see another organization's rows.
 
         Behavioural, because a plain GRANT lets policies apply by inheritance, which no attribute shows.
-        Checked once a process; raises DatabaseUnavailable when the server cannot be asked.
+        Checked once a process; raises DatabaseUnavailable when the server cannot be asked. Who waited for
+        another thread's check of a hung server does not stand in front of it a second time.
         """
         with self._check_lock:
             if self._checked:
                 return
+            self._leave_alone()
             try:
                 with patience.patience(PING_SECONDS), self.engine.connect() as connection:
                     faults = find_role_faults(connection, self.roles)
             except (DBAPIError, PoolTimeout) as error:
+                self._note_hang(error)
                 raise DatabaseUnavailable("the database is away") from error
             if faults:
                 raise ConfigurationError("DATABASE_URL: " + "; ".join(faults))

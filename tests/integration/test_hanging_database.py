@@ -69,6 +69,12 @@ def test_many_threads_are_all_set_free(platform, postgres):
     eventually(lambda: answers(platform), seconds=5)
 
 
+def test_a_process_that_began_while_the_database_hung_sets_its_threads_free_together(platform, postgres):
+    with frozen(postgres), ThreadPoolExecutor(16) as pool:
+        assert max(pool.map(lambda _: seconds_until_refused(platform), range(16))) < 6, "not one after the other"
+    eventually(lambda: answers(platform), seconds=5)
+
+
 def test_a_connection_is_not_waited_for_without_a_limit_by_who_has_set_none(platform, postgres):
     with frozen(postgres):
         began = time.monotonic()
