@@ -16,8 +16,9 @@ _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 def tell(found: _Found) -> list[Row]:
     """All lines, each ``at``, ``org_id``, ``what`` (a word or two) and ``told``."""
     lines = [
-        *(line for row in found.deliveries.values() for line in _delivery(row, found.payloads.get(row["id"], {}))),
+        # First: an attempt ends in the moment in which its delivery does, and is told before it.
         *(line for row in found.attempts for line in _attempt(row)),
+        *(line for row in found.deliveries.values() for line in _delivery(row, found.payloads.get(row["id"], {}))),
         *(line for row in found.calls.values() for line in _call(row, with_transcript=found.with_transcript)),
         *(line for row in found.answers.values() for line in _answer(row)),
         *(line for row in found.appointments.values() for line in _appointment(row)),

@@ -101,6 +101,7 @@ def test_an_event_has_its_effects_its_tries_and_what_operators_did(platform, cli
     told = story.tell(platform, f"in:SM{'a' * 32}")
     assert told["kind"] == "event"
     assert {"received", "attempt 1 ended", "skipped", "text in", "operator"} <= set(whats(told))
+    assert whats(told).index("attempt 1 ended") < whats(told).index("skipped"), "which are of the same moment"
     assert any("olga: replay" in line["told"] for line in told["lines"])
     assert story.tell(platform, str(delivery_id))["lines"] == told["lines"]
 
