@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 from uuid import uuid4
 
@@ -13,6 +13,8 @@ from app.models import lanes
 
 BACKLOG = 100_000
 ORGANIZATIONS = 10_000
+LIMIT_MS = 20
+TRIES = 7
 
 
 @pytest.fixture
@@ -43,9 +45,31 @@ def full_inbox(postgres, platform, database_urls):
     connection.close()
 
 
+class TakenBack(Exception):
+    """Ends a claim that took too long so that the same one can be measured again."""
+
+
 def claim(platform, after, most=16):
     with platform.database.transaction(system=True) as session:
         return lanes.claim_lanes(session, after=after, most=most, per_org=12, lease_seconds=300, full=[])
+
+
+def time_claim(platform, after, most):
+    """A claim and its milliseconds. One over the limit is taken back and measured again: that a busy machine had no
+    processor for it passes, that it is dear does not."""
+    least = math.inf
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with platform.database.transaction(system=True) as session:
+                began = time.perf_counter()
+                found = lanes.claim_lanes(session, after=after, most=most, per_org=12, lease_seconds=300, full=[])
+                least = min(least, (time.perf_counter() - began) * 1000)
+                if least >= LIMIT_MS and tries_left:
+                    raise TakenBack
+            break
+        except TakenBack:
+            continue
+    return least, found
 
 
 def time_claims(platform, most):
@@ -53,34 +77,28 @@ def time_claims(platform, most):
     claim(platform, lanes.FIRST_ORG, most)  # the connection is opened and the statement parsed once a process
     after, took, found = lanes.FIRST_ORG, [], []
     for _ in range(60):
-        began = time.perf_counter()
-        one = claim(platform, after, most)
-        took.append((time.perf_counter() - began) * 1000)
+        milliseconds, one = time_claim(platform, after, most)
+        took.append(milliseconds)
         found += one.lanes
         after = one.next_org or lanes.FIRST_ORG
     return took, found
 
 
-def nearly_the_longest(took):
-    """The 95th percentile: on a machine that runs other tests beside this one, the longest is the scheduler's."""
-    return statistics.quantiles(took, n=20)[-1]
-
-
 @pytest.mark.parametrize("most", [16, 100])
-def test_a_claim_stays_under_20_ms_and_takes_turns_between_organizations(platform, full_inbox, most):
+def test_every_claim_stays_under_20_ms_and_takes_turns_between_organizations(platform, full_inbox, most):
     took, found = time_claims(platform, most)
-    assert nearly_the_longest(took) < 20
+    assert max(took) < LIMIT_MS
     assert len({lane.org_id for lane in found}) > 500
 
 
-def test_a_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full_inbox, postgres, database_urls):
+def test_every_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full_inbox, postgres, database_urls):
     connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
     connection.autocommit = True
     with connection.cursor() as cursor:  # not vacuumed: the walk also meets what the update left behind
         cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
     connection.close()
     took, found = time_claims(platform, 16)
-    assert nearly_the_longest(took) < 20
+    assert max(took) < LIMIT_MS
     assert found == []
 
 
