@@ -1,7 +1,7 @@
 """The entry of web processes and of the command line: `gunicorn wsgi:app`, `flask --app wsgi ...`.
 
 Owns nothing but the start: a wrong setting or a database role that sees too much ends it with one
-readable line. Only `settings check` goes on, because it is what tells of them.
+readable line. Only `settings check` and `readiness` go on, because they are what tells of them.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 
 from app import create_app
-from app.cli.settings import without_platform
+from app.cli import goes_on_without_settings, without_platform
 from app.errors import ConfigurationError
 from app.observability.errors import watch_process
 
 try:
     app = create_app()
 except ConfigurationError as error:
-    if sys.argv[-2:] != ["settings", "check"] and sys.argv[-3:] != ["settings", "check", "--json"]:
+    if not goes_on_without_settings(sys.argv[1:]):
         sys.stderr.write(f"Voicedesk does not start: {error}\n")
         raise SystemExit(78) from None  # EX_CONFIG
     app = without_platform()

@@ -56,3 +56,17 @@ def register(app: Flask) -> None:
         app.cli.add_command(group)
     for command in (usage.usage, house.tools, house.db_roles, house.new_key, house.deliver_isolated):
         app.cli.add_command(command)
+
+
+def without_platform() -> Flask:
+    """An application that knows only the commands which tell why wrong settings keep the real one from starting."""
+    app = Flask("voicedesk", static_folder=None)
+    app.cli.add_command(settings.settings)
+    app.cli.add_command(readiness.readiness)
+    return app
+
+
+def goes_on_without_settings(words: list[str]) -> bool:
+    """Whether these words of a command line end in one of those commands."""
+    command = [word for word in words if not word.startswith("-")]
+    return command[-2:] == ["settings", "check"] or command[-1:] == ["readiness"]

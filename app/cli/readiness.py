@@ -5,9 +5,11 @@ from __future__ import annotations
 import textwrap
 
 import click
+from flask import current_app
 
 from app.cli.output import WIDTH, DataCommand, Row
 from app.cli.typed import platform
+from app.config import read_settings
 from app.services import readiness as service
 
 _NAME = 24
@@ -51,4 +53,6 @@ def readiness(markdown: bool) -> Row:
 
     Posts a marked message to the alert channel and a marked report to Sentry, if they are configured.
     """
+    if "platform" not in current_app.extensions:  # wrong settings keep the rest from starting
+        return service.refuse(read_settings()[1])
     return service.run(platform())

@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
-from flask import Flask
 
 from app.cli.output import DataCommand, Row, table
 from app.config import read_settings
-
-
-def without_platform() -> Flask:
-    """An application that knows this command alone, for when wrong settings keep the real one from starting."""
-    app = Flask("voicedesk", static_folder=None)
-    app.cli.add_command(settings)
-    return app
 
 
 def _in_words(found: Row) -> str:

@@ -12,6 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import text
 
+from app.cli import goes_on_without_settings, without_platform
 from app.services import readiness
 from app.services.readiness import house
 from app.services.readiness.outcomes import Check, passed
@@ -117,6 +118,32 @@ def test_a_check_that_raises_fails_without_saying_what_it_met(platform):
     assert "+49" not in json.dumps(row)
 
 
+def test_with_settings_that_let_nothing_start_there_is_a_report_all_the_same(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("MAX_WEBHOOK_BYTES", "many")
+    done = CommandLine(without_platform()).run("readiness", "--json")
+    found = json.loads(done.stdout)
+    assert (done.exit_code, found["score"]) == (1, 0.0)
+    assert [row["name"] for row in found["checks"]] == NAMES
+    assert {row["status"] for row in found["checks"]} == {"FAIL"}
+    (told,) = [row["reason"] for row in found["checks"] if row["name"] == "Environment Variables"]
+    assert {"DATABASE_URL", "MAX_WEBHOOK_BYTES"} <= set(told.removeprefix("wrong: ").split(", "))
+
+
+@pytest.mark.parametrize(
+    ("typed", "goes_on"),
+    [
+        ("--app wsgi readiness --json", True),
+        ("--app wsgi readiness", True),
+        ("--app wsgi settings check --json", True),
+        ("--app wsgi org list", False),
+        ("-c gunicorn.conf.py wsgi:app", False),
+    ],
+)
+def test_only_the_commands_that_tell_of_wrong_settings_go_on_with_them(typed, goes_on):
+    assert goes_on_without_settings(typed.split()) is goes_on
+
+
 # --- the house --------------------------------------------------------------------------------
 
 
@@ -217,3 +244,16 @@ def test_a_database_that_is_gone_fails_in_time(platform, postgres, database_urls
     failed = {row["name"] for row in found["checks"] if row["status"] == "FAIL"}
     assert {"Database Connection", "Migration Head", "Row-Level Security", "Clock"} <= failed
     assert max(row["duration_ms"] for row in found["checks"]) < 8500
+
+
+def test_a_database_that_hangs_is_said_to_be_away_by_every_check_and_holds_none_up(another, postgres):
+    platform = another()  # has not spoken to its database yet, as a command that has just begun
+    postgres.freeze()
+    try:
+        found = readiness.run(platform)
+    finally:
+        postgres.thaw()
+    failed = {row["name"]: row for row in found["checks"] if row["status"] == "FAIL"}
+    assert {"Database Connection", "Migration Head", "Row-Level Security", "Clock"} <= set(failed)
+    assert all(row["reason"].startswith("the database ") for row in failed.values()), failed
+    assert max(row["duration_ms"] for row in failed.values()) < 5000
