@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         7, gt=0, description="finished deliveries, and their attempts, are kept this long"
     )
     keep_dead_days: float = Field(30, gt=0, description="dead deliveries are kept this long")
+    twilio_texts_per_second: float = Field(
+        30, gt=0, le=1000, description="texts a second of one sender; those beyond it wait for their turn"
+    )
+    google_changes_per_second: float = Field(
+        3, gt=0, le=1000, description="changes a second of one calendar, each up to three requests; callers come first"
+    )
     circuit_failures: int = Field(3, ge=1, le=100, description="this many failures in a row open a circuit")
 
     tool_deadline_seconds: float = Field(5.0, ge=0.5, le=19, description="a caller waits this long for all tool calls")
@@ -111,6 +117,12 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(
         30, ge=1, description="how long a claimed delivery is nobody else's; what a killed process costs"
+    )
+    handler_limit_seconds: float = Field(
+        150,
+        ge=1,
+        le=200,
+        description="a handler may take this long; then its process ends and is started again, and it runs alone",
     )
     retry_base_seconds: float = Field(
         5, gt=0, description="the first retry's delay; the whole schedule scales with it (tests use less)"

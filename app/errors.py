@@ -61,11 +61,13 @@ class ProviderUnavailable(TemporaryFailure):
 
     ``maybe_done`` is False only when the request certainly had no effect (the connection was
     refused before a byte was written). When True, somebody must look before repeating it.
-    ``circuit``: the one it failed behind, which says so when it closes again.
+    ``circuit``: the one it failed behind, which says so when it closes again. ``probing``: the circuit
+    was open, and this call was let through to see whether the provider is back.
     """
 
     code = "provider_unavailable"
     circuit: str | None = None
+    probing = False
 
     def __init__(self, message: str = "", *, maybe_done: bool = True, retry_after: timedelta | None = None) -> None:
         super().__init__(message, retry_after=retry_after)

@@ -7,7 +7,9 @@ never wait for Redis: they set an event in memory, and the ringer does the rest.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +34,8 @@ SCHEDULED_KEY = "rq:scheduler:scheduled_jobs"  # rq-scheduler's own
 PROBE_JOB = "workers.jobs.answer_probe"
 PROBE_KEY = "voicedesk:probe:{token}"
 PROBE_SECONDS = 30  # a probe that nobody took is gone by then
+RING_AHEAD_SECONDS = 120.0  # what is due later than that is found by the sweep
+SLOT_SECONDS = 0.1  # rings for dates that are closer together are one
 ENOUGH_JOBS = 20  # that many wait and no worker takes them: one more would tell nobody anything
 
 log = get_logger(__name__)
@@ -45,8 +49,10 @@ class Bell:
         self.on_silence = on_silence
         self._wanted = threading.Event()
         self._pending = False
+        self._slots: set[int] = set()
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
+        self._slots_lock = threading.Lock()
         self._stopping = False
 
     def ring(self) -> None:
@@ -55,6 +61,19 @@ class Bell:
             self._begin()
         self._pending = True
         self._wanted.set()
+
+    def ring_in(self, seconds: float) -> None:
+        """Ring when so much time has passed, for what is due then; returns at once.
+
+        Kept in memory alone, and for a short time: a process that dies leaves it to the sweep.
+        """
+        if seconds > RING_AHEAD_SECONDS:
+            return
+        with self._slots_lock:
+            self._slots.add(math.ceil((time.monotonic() + seconds) / SLOT_SECONDS))
+        if self._thread is None or not self._thread.is_alive():
+            self._begin()
+        self._wanted.set()  # the ringer computes anew how long it may sleep
 
     def ring_now(self) -> bool:
         """Ring from this thread; False when Redis could not be told.
@@ -98,12 +117,25 @@ class Bell:
     def _run(self) -> None:
         wanted = self._wanted
         while not self._stopping:
-            wanted.wait()
+            wanted.wait(self._until_next())
             wanted.clear()
-            if self._pending:
+            if self._pass_dates() or self._pending:
                 self._pending = False
                 if not self.ring_now() and self.on_silence is not None and not self._stopping:
                     self.on_silence()
+
+    def _until_next(self) -> float | None:
+        """For how long no date comes; None while there is none."""
+        with self._slots_lock:
+            return max(0.0, min(self._slots) * SLOT_SECONDS - time.monotonic()) if self._slots else None
+
+    def _pass_dates(self) -> bool:
+        """Whether any date has come; those that have are dropped."""
+        now = time.monotonic()
+        with self._slots_lock:
+            passed = {slot for slot in self._slots if slot * SLOT_SECONDS <= now}
+            self._slots -= passed
+        return bool(passed)
 
 
 def _enqueue_drain(redis: Redis) -> None:

@@ -159,7 +159,7 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
 
     def _judge(self, error: BaseException, token: str) -> None:
         if isinstance(error, ProviderUnavailable):
-            error.circuit = self.name
+            error.circuit, error.probing = self.name, bool(token)
             self._failed(token)
         elif token and isinstance(error, ProviderRefused):
             self._succeeded(token)

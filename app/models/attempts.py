@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from app.models.deliveries import UNFINISHED
 
 CREDENTIALS = "credentials:"
-WAKE_PER_SECOND = 10.0  # per organization: below what a provider lets one account send
+WAKE_PER_SECOND = 10.0  # per organization, of what waits for no provider
+PARKED = "error_code = 'circuit_open'"  # as against what was tried and failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +177,27 @@ def list_waits(session: Session, prefix: str) -> list[str]:
 
 
 def wake_waiting(
-    session: Session, waiting_on: str, *, per_second: float = WAKE_PER_SECOND, after_seconds: float = 0.0
+    session: Session,
+    waiting_on: str,
+    *,
+    per_second: float = WAKE_PER_SECOND,
+    after_seconds: float = 0.0,
+    only_parked: bool = False,
 ) -> int:
     """Pull forward what waits for a circuit that has closed (or for `credentials_of`), beginning after
     ``after_seconds`` and spread so that no burst exceeds the rate.
 
-    The rate counts per organization, because that is whose provider account is used. Returns how many.
+    The rate counts per organization, because that is mostly whose provider account is used (that none is
+    used faster is seen to where calls are made). ``only_parked`` leaves those alone that were tried and
+    failed. Returns how many.
     Locks the lanes first and in order, as intake does: against deadlocks, and so that whoever is giving
     one of them back reads the new date.
     """
+    which = f"waiting_on = :waiting_on AND {UNFINISHED}" + (f" AND {PARKED}" if only_parked else "")
     session.execute(
         text(
             "SELECT FROM lanes l WHERE (l.org_id, l.lane_key) IN (SELECT d.org_id, d.lane_key"
-            f" FROM webhook_delivery_log d WHERE d.waiting_on = :waiting_on AND d.{UNFINISHED})"
+            f" FROM webhook_delivery_log d WHERE {which})"
             " ORDER BY l.org_id, l.lane_key FOR UPDATE"
         ),
         {"waiting_on": waiting_on},
@@ -200,7 +209,7 @@ def wake_waiting(
                 WITH woken AS (
                     SELECT id, org_id,
                         :after + (row_number() OVER (PARTITION BY org_id ORDER BY id) - 1) / :rate AS wait
-                    FROM webhook_delivery_log WHERE waiting_on = :waiting_on AND {UNFINISHED}
+                    FROM webhook_delivery_log WHERE {which}
                 ), dated AS (
                     UPDATE webhook_delivery_log d
                     SET waiting_on = NULL,
@@ -215,6 +224,50 @@ def wake_waiting(
             {"waiting_on": waiting_on, "rate": float(per_second), "after": after_seconds},
         ).all()
     )
+
+
+def wake_one(session: Session, circuit: str) -> bool:
+    """Pull one delivery forward that waits for the circuit, to probe it; the others keep their dates.
+
+    One that was parked rather than one that has failed, or a delivery that is itself what the provider
+    stumbles over would probe for all. Nobody is waited for: a lane that is locked is just being delivered.
+    """
+    found = session.execute(
+        text(
+            f"""
+            SELECT d.org_id, d.lane_key, d.id FROM webhook_delivery_log d
+            JOIN lanes l ON l.org_id = d.org_id AND l.lane_key = d.lane_key AND l.token IS NULL
+            WHERE d.waiting_on = :circuit AND d.{UNFINISHED} AND d.running_since IS NULL
+            ORDER BY (d.{PARKED}) DESC, d.next_attempt_at, d.id LIMIT 1 FOR UPDATE OF l SKIP LOCKED
+            """
+        ),
+        {"circuit": circuit},
+    ).first()
+    if found is None:
+        return False
+    parameters = {"org": found.org_id, "lane": found.lane_key, "id": found.id}
+    session.execute(
+        text(
+            "UPDATE webhook_delivery_log SET next_attempt_at = least(next_attempt_at, now())"
+            " WHERE org_id = :org AND id = :id"
+        ),
+        parameters,
+    )
+    session.execute(
+        text("UPDATE lanes SET due_at = least(due_at, now()) WHERE org_id = :org AND lane_key = :lane"), parameters
+    )
+    return True
+
+
+def list_parked(session: Session) -> set[str]:
+    """The circuits that unfinished deliveries wait for, without having been tried."""
+    found = session.execute(
+        text(
+            "SELECT DISTINCT waiting_on FROM webhook_delivery_log"
+            f" WHERE waiting_on IS NOT NULL AND {PARKED} AND {UNFINISHED}"
+        )
+    )
+    return {row[0] for row in found}
 
 
 def reopen(session: Session, *, org_id: UUID, delivery_id: int) -> bool:

@@ -18,6 +18,7 @@ from app.errors import (
     NotFound,
     PermanentFailure,
     PreconditionFailed,
+    ProviderThrottled,
     ResourceGone,
     SlotTaken,
     TemporaryFailure,
@@ -26,7 +27,7 @@ from app.integrations.deadline import Deadline
 from app.integrations.google_calendar import CalendarEvent, GoogleCalendarCredentials
 from app.integrations.retrying import with_retries
 from app.models.appointments import Appointment, CalendarAction
-from app.services import offers
+from app.services import offers, turns
 from app.services.availability import TRY_SECONDS_WAITING
 from app.services.calendar_outcomes import Outcomes, Snapshot, period_of
 from app.services.slots import Period
@@ -85,10 +86,21 @@ class Pusher:
             raise
 
     def _do(self, snapshot: Snapshot) -> bool:
-        credentials = self._credentials(snapshot)
-        if credentials is None:
+        found = self._credentials(snapshot)
+        if found is None:
             self._outcomes.done(snapshot, None)
-        elif snapshot.action == CalendarAction.CREATE:
+            return False
+        integration_id, credentials = found
+        waiting = self.deadline is not None
+        turns.take_for_change(self.platform, integration_id, credentials, snapshot.id, waiting=waiting)
+        try:
+            return self._ask(credentials, snapshot)
+        except ProviderThrottled as error:
+            turns.change_was_throttled(self.platform, integration_id, error)
+            raise
+
+    def _ask(self, credentials: GoogleCalendarCredentials, snapshot: Snapshot) -> bool:
+        if snapshot.action == CalendarAction.CREATE:
             self._create(credentials, snapshot)
         elif snapshot.action == CalendarAction.MOVE:
             self._move(credentials, snapshot)
@@ -231,13 +243,15 @@ class Pusher:
     def _time(self) -> float:
         return self.deadline.try_timeout(TRY_SECONDS_WAITING) if self.deadline else TRY_SECONDS
 
-    def _credentials(self, snapshot: Snapshot) -> GoogleCalendarCredentials | None:
+    def _credentials(self, snapshot: Snapshot) -> tuple[UUID, GoogleCalendarCredentials] | None:
         try:
-            credentials = self.platform.directory.integration(self.business.id, "google-calendar").credentials
+            endpoint = self.platform.directory.integration(self.business.id, "google-calendar")
         except NotFound:
             return None  # no calendar is connected: the row is the calendar
+        credentials = endpoint.credentials
         assert isinstance(credentials, GoogleCalendarCredentials)
-        return credentials.model_copy(update={"calendar_id": snapshot.calendar_id or credentials.calendar_id})
+        calendar_id = snapshot.calendar_id or credentials.calendar_id
+        return endpoint.integration_id, credentials.model_copy(update={"calendar_id": calendar_id})
 
     def _lose_slot(self, snapshot: Snapshot) -> None:
         """Somebody else has the time in the calendar. Raises SlotTaken to a caller who waits; else texts."""

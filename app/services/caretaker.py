@@ -106,6 +106,7 @@ class Caretaker:
             self._swept = True
             end_impossible_leases(session, lease_seconds=self._platform.settings.lease_seconds)
             due, since_seconds = next_due(session)
+        self._platform.waker.tend()
         if due and (not self._platform.bell.ring_now() or since_seconds > OVERDUE_SECONDS):
             self._deliver()
 

@@ -11,6 +11,7 @@ from app.errors import InvalidInput, TemporaryFailure
 from app.integrations.breaker import CIRCUITS, POLL_SECONDS, circuits
 from app.models.attempts import wake_waiting
 from app.observability.logging import get_logger
+from app.services.turns import rate_of
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
@@ -52,7 +53,9 @@ def reset(platform: Platform, name: str | None, *, actor: str) -> list[dict[str,
     for circuit in [name] if name else CIRCUITS:
         with platform.database.transaction(system=True) as session:
             # Before the reset, or this process's own listener would wake them uncounted; due when all have heard.
-            woken[circuit] = wake_waiting(session, circuit, after_seconds=POLL_SECONDS)
+            woken[circuit] = wake_waiting(
+                session, circuit, per_second=rate_of(platform.settings, circuit), after_seconds=POLL_SECONDS
+            )
         log.info("circuit.reset", circuit=circuit, actor=actor, deliveries=woken[circuit])
     circuits.reset(name)
     platform.bell.ring_now()

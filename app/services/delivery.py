@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SCHEDULE = (1, 6, 24, 120, 720, 2160, 4320, 8640)
 JITTER = 0.2
 MOST_CRASHES = 5
+PARKED_FOR = 9  # times the circuit is open; within what a lane may be held for
 # A lane gives its thread back after this long, so that another organization's next event gets its turn.
 TURN_SECONDS = 0.25
 RECORD_SECONDS = 20.0  # within a lease, so that mostly nobody has begun it anew meanwhile
@@ -137,6 +138,8 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
         duration_ms = round((time.monotonic() - began) * 1000)
         held = _record_for_certain(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
         _say(ending, held=held, duration_ms=duration_ms)
+    if ending.status == "retrying" and held:
+        platform.bell.ring_in(ending.delay_seconds)
     _measure(delivery, ending, held=held, handler_seconds=duration_ms / 1000)
     return ending.status in {"processed", "skipped", "dead"}
 
@@ -168,9 +171,11 @@ def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
     sentence = str(error) if isinstance(error, TemporaryFailure) else "the handler failed; see the log"
     wish = error.retry_after.total_seconds() if isinstance(error, TemporaryFailure) and error.retry_after else 0.0
     waiting_on = _waits_for(error, delivery)
-    counts = not isinstance(error, CircuitOpen | Postponed)
+    counts = not isinstance(error, CircuitOpen | Postponed) and not _is_probe(error)
     number = delivery.attempts + 1
-    if not counts:
+    if isinstance(error, CircuitOpen) or _is_probe(error):
+        delay = max(wish, _parked_seconds(platform))
+    elif not counts:
         delay = wish
     elif number > len(SCHEDULE):
         return Ending("dead", "dead", error_code=code, error=sentence)
@@ -187,6 +192,16 @@ def _plan_retry(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
         error=sentence,
         new_lane=_lane_aside(platform, lane, delivery, delay),
     )
+
+
+def _is_probe(error: Exception) -> bool:
+    """Whether it only found out that the provider is still away: that speaks of the outage, not of this delivery."""
+    return isinstance(error, ProviderUnavailable) and error.probing
+
+
+def _parked_seconds(platform: Platform) -> float:
+    """For how long to wait for a circuit, unless woken before (``waking.py``): then all is looked at anew."""
+    return platform.settings.circuit_open_seconds * PARKED_FOR * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
 
 
 def _waits_for(error: Exception, delivery: QueuedDelivery) -> str | None:

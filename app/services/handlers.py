@@ -9,14 +9,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from app.errors import CircuitOpen, DatabaseUnavailable, TemporaryFailure
+from app.errors import CircuitOpen, DatabaseUnavailable, ProviderUnavailable, TemporaryFailure
 from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
 from app.services import calendar_channels, calendar_sync, calls, canary, message_checks, messages, texts
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
-from app.services.delivery import SCHEDULE, Handler, LeaseLost, Skip, Work
+from app.services.delivery import SCHEDULE, Handler, LeaseLost, Postponed, Skip, Work
 from app.services.own_work import OwnWork
 
 CANCEL_WORDS = {"c", "cancel"}
@@ -71,10 +71,11 @@ def _finish_appointment(work: Work) -> None:
     pusher = Pusher(work.platform, business, confirm=work.confirm)
     try:
         pusher.push(appointment_id)
-    except (CircuitOpen, DatabaseUnavailable, LeaseLost):
+    except (CircuitOpen, DatabaseUnavailable, LeaseLost, Postponed):
         raise
     except TemporaryFailure as error:
-        if work.delivery.attempts >= len(SCHEDULE):
+        probing = isinstance(error, ProviderUnavailable) and error.probing  # costs no try either
+        if work.delivery.attempts >= len(SCHEDULE) and not probing:
             pusher.give_up(appointment_id, error.code)
         raise
 

@@ -17,6 +17,7 @@ from app.errors import (
     NotFound,
     PermanentFailure,
     ProviderRefused,
+    ProviderThrottled,
     ProviderUnavailable,
     RecipientOptedOut,
     TemporaryFailure,
@@ -24,7 +25,7 @@ from app.errors import (
 from app.integrations.twilio import SentMessage, conversation_lane
 from app.models import messages as rows
 from app.models.messages import Message, MessageStatus
-from app.services import own_work
+from app.services import own_work, turns
 from app.services.delivery import Postponed, Work
 from app.services.message_checks import plan_check
 from app.services.message_settling import apply_status, look_after, settle_unknown, twilio_of
@@ -92,9 +93,11 @@ def send(work: Work) -> None:
         settle_unknown(work, message)
         return
     endpoint, credentials = twilio_of(platform, org_id)
+    turns.take_for_text(platform, credentials, message)
     work.confirm()
     if not _mark_sending(platform, org_id, message_id):
         return
+    turns.text_leaves(platform, credentials, message)
     try:
         sent = platform.twilio.send(
             credentials,
@@ -108,6 +111,8 @@ def send(work: Work) -> None:
         if isinstance(error, ProviderUnavailable | DeadlineExceeded) and error.maybe_done:
             raise Postponed("it is not known whether Twilio sent it", after=look_after(platform)) from error
         _back_to_planned(platform, org_id, message_id)
+        if isinstance(error, ProviderThrottled):
+            turns.text_was_throttled(platform, credentials, message, error)
         raise
     except PermanentFailure as error:
         _refuse(platform, org_id, message_id, error)

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from datetime import timedelta
 
 from app.config import Settings
 from app.database import Database
-from app.errors import DatabaseUnavailable
 from app.integrations.breaker import circuits
 from app.integrations.google_calendar import GoogleCalendar
+from app.integrations.rates import Rates
 from app.integrations.slack import SlackAlerts
 from app.integrations.twilio import TwilioMessages
 from app.integrations.vapi import VapiClient
-from app.models.attempts import wake_waiting
-from app.observability.errors import report
-from app.observability.logging import get_logger
 from app.queue import Bell
 from app.redis import RedisAway, RedisLink
 from app.services.api_keys import ApiKeys
@@ -36,11 +32,10 @@ from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
 from app.services.refusals import Refusals
+from app.services.waking import Waker
 from app.services.watch import Watcher
 
 LONGEST_WAIT_FOR_DATABASE = timedelta(seconds=2)
-
-log = get_logger(__name__)
 
 
 class Platform:
@@ -67,14 +62,16 @@ class Platform:
             if settings.slack_bot_token and settings.slack_alert_channel
             else None
         )
+        self.rates = Rates(self.redis)
         self.bell = Bell(self.redis)
+        self.waker = Waker(self)
         self.caretaker = Caretaker(self)
         self.lately = Lately()
         self.measurements = Measurements(self)
         self.watcher = Watcher(self)
         self.nightly = Nightly(self)
         circuits.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
-        circuits.on_change(self._circuit_changed)
+        circuits.on_change(self.waker.circuit_changed)
 
     def handler(self, provider: str, event_type: str) -> Handler:
         """The handler of an event's type."""
@@ -106,21 +103,3 @@ class Platform:
         self.bell.stop()
         self.error_counts.stop()
         self.database.dispose()
-
-    def _circuit_changed(self, circuit: str, old: str, new: str) -> None:
-        log.warning("circuit.changed", circuit=circuit, was=old, now=new)
-        if new == "closed":
-            # In a thread: it is a provider's call that closes a circuit, and its caller may be waiting.
-            threading.Thread(target=self._wake, args=(circuit,), name="wake", daemon=True).start()
-
-    def _wake(self, circuit: str) -> None:
-        try:
-            with self.database.transaction(system=True) as session:
-                woken = wake_waiting(session, circuit)
-        except DatabaseUnavailable:
-            return  # they have a date of their own
-        except Exception as error:  # noqa: BLE001 - a thread's end; they have a date of their own
-            report(error, where="thread", event="circuit.not_woken", circuit=circuit)
-            return
-        log.info("circuit.woken", circuit=circuit, deliveries=woken)
-        self.bell.ring()

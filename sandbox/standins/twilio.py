@@ -18,7 +18,7 @@ from sandbox.standins.state import State, now
 from sandbox.standins.twilio_delivery import DEFAULT_SETTINGS, Deliveries
 from sandbox.standins.twilio_messages import API_VERSION, matches, new_message, resource
 from sandbox.standins.twilio_numbers import Senders
-from sandbox.standins.twilio_rules import TwilioRefusal, check_message
+from sandbox.standins.twilio_rules import Pace, TwilioRefusal, check_message
 
 LARGEST_PAGE = 1000
 
@@ -31,6 +31,7 @@ class TwilioStandIn:
         self._deliveries = Deliveries(state)
         self._deliveries.resume()
         self._senders = Senders(state, self._authenticate)
+        self._pace = Pace()
 
     def blueprint(self) -> Blueprint:
         """The routes; the names of their functions are the operations that faults can be set for."""
@@ -85,6 +86,7 @@ class TwilioStandIn:
             account = self._authenticate(branch, account_sid)
             form = request.form.to_dict()
             body = check_message(form, account, branch)
+        self._pace.admit(form, self._deliveries.settings(branch)["sender_rate"])
         with self._state.changing("twilio") as branch:
             message = new_message(account_sid, account, form, body)
             branch.setdefault("messages", {})[message["sid"]] = message

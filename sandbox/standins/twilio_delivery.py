@@ -29,6 +29,7 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "shuffle": False,  # report the statuses in any order
     "duplicates": 0,  # how often each callback is repeated
     "listing_delay": 0.0,  # seconds until a new message shows up in the list
+    "sender_rate": None,  # messages of one sender that are taken within any second; more are refused with 429
     "windows_open": True,  # whether WhatsApp recipients have written within 24 hours, unless one is set apart
 }
 RANK = {"accepted": 0, "queued": 1, "sending": 2, "sent": 3, "delivered": 4, "undelivered": 4, "failed": 4, "read": 5}

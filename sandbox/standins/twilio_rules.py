@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
+from collections import deque
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +26,28 @@ class TwilioRefusal(Exception):
     def __init__(self, code: int, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.code, self.message, self.status = code, message, status
+
+
+class Pace:
+    """How many messages of one sender are taken in a second: within any second, no more. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: dict[str, deque[float]] = {}
+
+    def admit(self, form: dict[str, str], most: int | None) -> None:
+        """Count one message; raise TwilioRefusal, and count nothing, when its sender has had ``most`` just now."""
+        if most is None:
+            return
+        sender = form.get("MessagingServiceSid") or form.get("From", "")
+        with self._lock:
+            taken = self._taken.setdefault(sender, deque())
+            now = time.monotonic()
+            while taken and taken[0] <= now - 1.0:
+                taken.popleft()
+            if len(taken) >= most:
+                raise TwilioRefusal(20429, "Too Many Requests", 429)
+            taken.append(now)
 
 
 def check_message(form: dict[str, str], account: dict[str, Any], branch: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ class GoogleCalendarCredentials(BaseModel):
     token_uri: Annotated[str, Field(pattern=r"^https?://")] | None = Field(
         None, description="where access tokens come from; default Google's"
     )
+    changes_per_second: float | None = Field(None, gt=0, le=1000, description="default GOOGLE_CHANGES_PER_SECOND")
 
     @field_validator("service_account_json")
     @classmethod

@@ -11,7 +11,7 @@ from app.integrations.twilio.codes import (
     moves_forward,
 )
 from app.integrations.twilio.credentials import TwilioCredentials
-from app.integrations.twilio.messages import SentMessage, TwilioMessages
+from app.integrations.twilio.messages import SentMessage, TwilioMessages, sender_of
 from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSettings, TwilioNumbers
 from app.integrations.twilio.parsing import TWIML_EMPTY, consent_of, conversation_lane, parse_inbound, parse_status
 from app.integrations.twilio.routing import routing_keys
@@ -36,5 +36,6 @@ __all__ = [
     "parse_inbound",
     "parse_status",
     "routing_keys",
+    "sender_of",
     "verify",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from app.integrations.twilio.addresses import without_channel
 
@@ -39,6 +39,8 @@ class TwilioCredentials(BaseModel):
     api_key_secret: SecretStr | None = None
     # Of a platform that keeps customers in subaccounts: "AC...=token,AC...=token"
     subaccount_tokens: SecretStr | None = None
+    # what its sender may send; None: TWILIO_TEXTS_PER_SECOND
+    texts_per_second: float | None = Field(None, gt=0, le=1000)
 
     @field_validator("whatsapp_from", mode="before")
     @classmethod

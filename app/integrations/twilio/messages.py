@@ -143,6 +143,11 @@ class TwilioMessages:
         return protected(circuit)(bounded)()
 
 
+def sender_of(credentials: TwilioCredentials, channel: str) -> str:
+    """What texts go out from: a Messaging Service's SID or a number. Raises InvalidInput when there is none."""
+    return next(iter(_sender(credentials, channel).values()))
+
+
 def _sender(credentials: TwilioCredentials, channel: str) -> dict[str, str]:
     """Who it comes from. A Messaging Service was set up to choose; WhatsApp wants the one connected number."""
     service = credentials.messaging_service_sid
