@@ -30,7 +30,7 @@ def _teller() -> Callable[[dict[str, int]], None]:
 @click.command("cleanup", cls=DataCommand)
 @click.option("--dry-run", is_flag=True, help="Only count what would go.")
 def cleanup(dry_run: bool) -> Row:
-    """Delete what is finished and old: dedup keys, deliveries with their attempts, answers, ended alerts."""
+    """Delete what is finished and old (dedup keys, deliveries, answers, ended alerts), and words past retention."""
     if dry_run:
         return service.what_would_go(platform())
     return service.clean_up(platform(), tell=_teller())

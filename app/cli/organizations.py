@@ -49,6 +49,8 @@ def create(name: str, timezone: str) -> Row:
 @click.option("--notice", type=int, help="How many minutes before, at the latest, something is booked.")
 @click.option("--ahead", type=int, help="How many days ahead, at most; 0: any.")
 @click.option("--seats", type=int, help="How many at once, where no staff or rooms are named.")
+@click.option("--retention", type=int, help="Days that transcripts, recordings and texts are kept; 0: not stored.")
+@click.option("--consent", help="The sentence of consent that calls begin with; empty: none.")
 @click.option("--api-quota", type=int, help="API requests an hour; 0 for what the settings say.")
 @click.option("--webhook-quota", type=int, help="Webhooks an hour before it is last in turn; 0 for the settings'.")
 def change(org_id: UUID, hours: TextIO | None, **given: Any) -> Row:

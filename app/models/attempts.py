@@ -24,6 +24,7 @@ class Ending:
     """What an attempt came to. ``status`` is the delivery's next; ``delay_seconds`` says when, if it is unfinished.
 
     ``counts`` is False when nothing was really tried (a circuit was open). ``new_lane`` sets the delivery aside.
+    ``forgets``: what it said is not to be stored any longer.
     """
 
     status: str
@@ -35,6 +36,7 @@ class Ending:
     error: str | None = None
     note: str | None = None
     new_lane: str | None = None
+    forgets: bool = False
 
 
 def begin(session: Session, *, org_id: UUID, lane_key: str, token: int, delivery_id: int, process: str) -> int | None:

@@ -7,12 +7,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Numeric, UniqueConstraint, case, func, select
+from sqlalchemy import Index, Numeric, UniqueConstraint, case, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
 
+# What was said in a call, or tells of it: it goes when the organization's retention is over.
+WORDS_OF_CALL = ("transcript", "summary", "recording_url", "structured_data")
 # A call only moves forward; a late "ringing" after "ended" changes nothing.
 STATUS_ORDER = ("scheduled", "queued", "ringing", "in-progress", "forwarding", "ended")
 
@@ -26,6 +28,7 @@ class Call(Base):
         UniqueConstraint("org_id", "id"),
         Index("ix_calls_org_created", "org_id", "created_at"),
         Index("ix_calls_customer", "customer_number", "created_at"),
+        Index("ix_calls_words", "org_id", "created_at", postgresql_where=text("words_removed_at IS NULL")),
     )
 
     id: Mapped[Id]
@@ -48,6 +51,10 @@ class Call(Base):
     structured_data: Mapped[dict[str, Any] | None]
     success_evaluation: Mapped[str | None]
     reported_at: Mapped[datetime | None]
+    # the sentence of consent that the call was to begin with, and when that was asked for
+    consent_sentence: Mapped[str | None]
+    consent_at: Mapped[datetime | None]
+    words_removed_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 
@@ -55,9 +62,11 @@ class Call(Base):
 def merge_call(session: Session, org_id: UUID, vapi_call_id: str, *, status: str | None, facts: dict[str, Any]) -> None:
     """Add to the call's row what ``facts`` knows (None adds nothing) and move its status forward only.
 
-    Safe to call twice and in any order: what is known is never replaced by nothing.
+    Safe to call twice and in any order: what is known is never replaced by nothing. Words that come late go again
+    with the next cleanup.
     """
     known = {name: value for name, value in facts.items() if value is not None}
+    again = {"words_removed_at": None} if known.keys() & set(WORDS_OF_CALL) else {}
     row = insert(Call).values(org_id=org_id, vapi_call_id=vapi_call_id, status=status or "queued", **known)
     rank = {name: number for number, name in enumerate(STATUS_ORDER)}
     ahead = case(rank, value=row.excluded.status, else_=-1) > case(rank, value=Call.status, else_=-1)
@@ -66,6 +75,7 @@ def merge_call(session: Session, org_id: UUID, vapi_call_id: str, *, status: str
             index_elements=[Call.org_id, Call.vapi_call_id],
             set_={
                 **{name: row.excluded[name] for name in known},
+                **again,
                 "status": case((ahead, row.excluded.status), else_=Call.status),
                 "updated_at": func.now(),
             },

@@ -112,6 +112,7 @@ class Payload(Base):
     body: Mapped[dict[str, Any] | None]
     raw: Mapped[bytes | None] = mapped_column(LargeBinary)
     answer: Mapped[dict[str, Any] | None]
+    words_removed_at: Mapped[datetime | None]
 
 
 class Attempt(Base):

@@ -63,6 +63,7 @@ class Message(Base):
         Index("ix_messages_org_created", "org_id", "created_at"),
         Index("ix_messages_remote", "remote_address", "created_at"),
         Index("ix_messages_sid", "provider_sid"),  # a status callback that names no row of ours
+        Index("ix_messages_words", "org_id", "created_at", postgresql_where=text("words_removed_at IS NULL")),
         Index("ix_messages_unsettled", "sending_since", postgresql_where=text("status IN ('sending', 'unknown')")),
     )
 
@@ -88,6 +89,7 @@ class Message(Base):
     lookups: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     sending_since: Mapped[datetime | None]
     looked_up_at: Mapped[datetime | None]
+    words_removed_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 

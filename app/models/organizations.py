@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Integer, SmallInteger, func, or_, select, update
+from sqlalchemy import CheckConstraint, ForeignKey, Integer, SmallInteger, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -17,6 +17,7 @@ class Organization(Base):
     """A business: when it is open, in which time zone, and who answers its phone."""
 
     __tablename__ = "organizations"
+    __table_args__ = (CheckConstraint("keep_words_days >= 0", name="keep_words_days"),)
 
     id: Mapped[Id]
     name: Mapped[str]
@@ -32,6 +33,10 @@ class Organization(Base):
     ahead_days: Mapped[int | None] = mapped_column(SmallInteger)
     # how many may be there at once, where no staff or rooms are named
     seats: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    # how long transcripts, recording links and texts are kept; 0: they are not stored
+    keep_words_days: Mapped[int] = mapped_column(SmallInteger, server_default="90")
+    # what a call begins with
+    consent_sentence: Mapped[str | None]
     # None: what the settings say for everybody
     api_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
     webhook_quota_per_hour: Mapped[int | None] = mapped_column(Integer)

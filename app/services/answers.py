@@ -23,7 +23,7 @@ from app.observability import metrics
 from app.observability.context import carry
 from app.observability.errors import report
 from app.observability.logging import describe, get_logger
-from app.services import intake
+from app.services import calls, intake
 from app.services.tools import TOOLS, UNCERTAIN, Asking, unfinished
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ SORRY = "I couldn't do that just now. Please offer to take a message and we'll g
 NOT_BEGUN = "I had no time left for that one, so nothing was done. Please ask me for it again."
 NOT_SET_UP = "You have reached a number that is not set up yet."
 SUSPENDED = "You have reached {}. Nobody can take your call at present, please try again another day."
+# Vapi, AssistantOverrides: also an assistant that waits for the caller says its first message at once.
+SPEAKS_FIRST = "assistant-speaks-first"
 LEAST_WORK_SECONDS = 0.3  # less than that beyond the reserve is not worth beginning
 LEAST_RECORD_SECONDS = 0.1  # an answer is given even if nobody could record it in time
 
@@ -80,7 +82,7 @@ def _keep(
     platform: Platform, endpoint: Endpoint, event: InboundEvent, body: dict[str, Any], deadline: Deadline
 ) -> None:
     """Record what was answered, without making the caller wait for a slow database; it goes on behind the answer."""
-    kept = _pool.submit(carry(intake.keep_answered), platform, endpoint, event, body)
+    kept = _pool.submit(carry(_record_answered), platform, endpoint, event, body)
     try:
         kept.result(timeout=max(LEAST_RECORD_SECONDS, deadline.remaining()))
     except (DatabaseUnavailable, FutureTimeout):
@@ -89,6 +91,13 @@ def _keep(
     except Exception as error:  # noqa: BLE001 - the caller has an answer coming, whatever the record suffers
         metrics.answer_degraded("not_recorded")
         report(error, where="web", event="answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
+
+
+def _record_answered(platform: Platform, endpoint: Endpoint, event: InboundEvent, body: dict[str, Any]) -> None:
+    intake.keep_answered(platform, endpoint, event, body)
+    sentence = body.get("assistantOverrides", {}).get("firstMessage")
+    if sentence:
+        calls.note_consent(platform, endpoint.org_id, event, sentence)
 
 
 def _say_only(event: InboundEvent, sentence: str) -> dict[str, Any]:
@@ -107,7 +116,10 @@ def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]
     number = call_of(event.payload).customer_number
     if number:
         variables["customerNumber"] = number
-    return {"assistantId": business.assistant_id, "assistantOverrides": {"variableValues": variables}}
+    overrides: dict[str, Any] = {"variableValues": variables}
+    if business.consent_sentence:
+        overrides |= {"firstMessage": business.consent_sentence, "firstMessageMode": SPEAKS_FIRST}
+    return {"assistantId": business.assistant_id, "assistantOverrides": overrides}
 
 
 def _answer_transfer(business: Business) -> dict[str, Any]:

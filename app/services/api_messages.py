@@ -46,7 +46,8 @@ def plan_once(
         )
         message = find_by_idempotency_key(session, org_id, key)
         assert message is not None
-        if (message.remote_address, message.body, message.channel) != (phone, body, channel):
+        said = body if message.words_removed_at else message.body  # what is not kept cannot be compared
+        if (message.remote_address, said, message.channel) != (phone, body, channel):
             raise PermanentFailure("another text was planned for this Idempotency-Key", code="key_reused")
         if message_id is not None:
             if not_connected is not None:

@@ -5,9 +5,18 @@ Owns what of a call is kept. States only move forward; a late older event is mer
 
 from __future__ import annotations
 
-from app.integrations.vapi import call_of, report_of, status_of
-from app.models.calls import merge_call
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from app.integrations.events import InboundEvent
+from app.integrations.vapi import CallFacts, call_of, report_of, status_of
+from app.models.calls import WORDS_OF_CALL, find_call, merge_call
+from app.services import retention
 from app.services.delivery import Skip, Work
+
+if TYPE_CHECKING:
+    from app.services.platform import Platform
 
 
 def record_status(work: Work) -> Skip | None:
@@ -48,13 +57,33 @@ def record_report(work: Work) -> Skip | None:
         "success_evaluation": report.success_evaluation,
         "reported_at": work.delivery.occurred_at or work.delivery.received_at,
     }
+    if retention.stores_nothing(work.platform, work.delivery.org_id):
+        facts = {name: fact for name, fact in facts.items() if name not in WORDS_OF_CALL}
     with work.platform.database.transaction(work.delivery.org_id) as session:
         merge_call(session, work.delivery.org_id, call.call_id, status="ended", facts=facts)
     return None
 
 
+def note_consent(platform: Platform, org_id: UUID, event: InboundEvent, sentence: str) -> None:
+    """The call was told to begin with this sentence: keep it with the call. Safe to repeat; the first one stands.
+
+    Raises DatabaseUnavailable.
+    """
+    call = call_of(event.payload)
+    if call.call_id is None:
+        return
+    facts = {**_facts_of(call), "consent_sentence": sentence, "consent_at": datetime.now(UTC)}
+    with platform.database.transaction(org_id) as session:
+        known = find_call(session, org_id, call.call_id)
+        if known is None or known.consent_sentence is None:
+            merge_call(session, org_id, call.call_id, status="ringing", facts=facts)
+
+
 def _facts(work: Work) -> dict[str, object]:
-    call = call_of(work.delivery.body or {})
+    return _facts_of(call_of(work.delivery.body or {}))
+
+
+def _facts_of(call: CallFacts) -> dict[str, object]:
     return {
         "provider_call_id": call.provider_call_id,
         "type": call.type,

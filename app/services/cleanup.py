@@ -2,7 +2,8 @@
 
 Owns how long things are kept, how small a piece is, and that one process of all cleans at a time. A dedup
 key goes some hours (KEEP_KEYS_HOURS) after its delivery was *finished*: retries alone may take longer than
-a day, and a duplicate in that time must still be known. When it is done nightly is `nightly`'s.
+a day, and a duplicate in that time must still be known. How long people's words are kept is each organization's
+to say (`retention`). When it is done nightly is `nightly`'s.
 """
 
 from __future__ import annotations
@@ -13,26 +14,31 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from app.errors import TemporaryFailure
-from app.models import expired
+from app.models import expired, words
 from app.models.expired import DEAD, FINISHED_WELL, Cursor, Piece
 from app.models.integrations import forget_previous
 from app.models.operations import hold_singleton, keep_date, read_date, release_singleton
 from app.models.quarantine import KEEP_SECONDS, delete_older
 from app.models.routing import bury_unowned
 from app.observability.logging import get_logger
+from app.services import retention
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
 PIECE = 500
+PAYLOADS = 50  # of payloads, which may be large
 REST = 0.5  # of the time a piece took: intake has the disk to itself for that long
 KEEP_ANSWERS = timedelta(days=30)
 KEEP_ENDED_ALERTS = timedelta(days=90)
+WORDS = ("call_words", "text_words", "answer_words", "payload_words")
 ROLE, LEASE = "cleanup", timedelta(minutes=2)
 KEYS_DONE = "cleanup_keys_until"  # all keys of what was finished before this date are gone
 
@@ -53,7 +59,8 @@ def clean_up(
     """Delete all that is due to go, a piece a transaction. Safe to repeat, to interrupt and to run twice at once.
 
     Returns how many ``keys``, ``deliveries`` (with their payloads and attempts), ``dead``, ``answers``
-    and ``alerts`` went, ``seconds``, and ``complete`` (False: ``keep_going`` said no). ``tell`` hears of the
+    and ``alerts`` went, how many calls, texts, answers and payloads were emptied of words (``call_words`` and so
+    on), ``seconds``, and ``complete`` (False: ``keep_going`` said no). ``tell`` hears of the
     numbers after each piece. Raises BusyCleaning, DatabaseUnavailable.
     """
     run = _Run(platform, tell, keep_going)
@@ -71,7 +78,8 @@ def what_would_go(platform: Platform) -> dict[str, Any]:
     """The same numbers without deleting anything. Raises DatabaseUnavailable."""
     with platform.database.transaction(system=True, statement_timeout_ms=120_000) as session:
         ages = {name: age.total_seconds() for name, age in _ages(platform).items()}
-        return {**expired.count_expired(session, **ages), "dry_run": True}
+        emptied = words.count_old(session, longest_days=_longest(platform))
+        return {**expired.count_expired(session, **ages), **emptied, "dry_run": True}
 
 
 def _ages(platform: Platform) -> dict[str, timedelta]:
@@ -85,6 +93,12 @@ def _ages(platform: Platform) -> dict[str, timedelta]:
     }
 
 
+def _longest(platform: Platform) -> int:
+    """After so many days every finished delivery and every answer has gone, whatever they said."""
+    ages = _ages(platform)
+    return ceil(max(ages["deliveries"], ages["dead"], ages["answers"]) / timedelta(days=1))
+
+
 class _Run:
     """One cleanup: its numbers so far, and the role it holds."""
 
@@ -95,15 +109,16 @@ class _Run:
         # The thread's too: in one process a command and the nightly run are two.
         self._name = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
         self._ages = {name: age.total_seconds() for name, age in _ages(platform).items()}
-        self.gone = dict.fromkeys(self._ages, 0)
+        self.gone = dict.fromkeys((*self._ages, *WORDS), 0)
 
     def all(self) -> None:
         """Every kind, one after the other."""
         self._keys()
         self._walk("deliveries", FINISHED_WELL)
         self._walk("dead", DEAD)
-        self._repeat("answers", expired.delete_answers)
-        self._repeat("alerts", expired.delete_alerts)
+        self._repeat("answers", lambda session: self._old(expired.delete_answers, session, "answers"))
+        self._repeat("alerts", lambda session: self._old(expired.delete_alerts, session, "alerts"))
+        self._words()
         age = self._ages["dead"]
         while self._keep_going() and self._do(lambda s: bury_unowned(s, age_seconds=age, most=PIECE)) == PIECE:
             pass
@@ -144,9 +159,25 @@ class _Run:
             self._count(name, done.deleted)
             cursor = done.next
 
-    def _repeat(self, name: str, delete: Callable[..., int]) -> None:
+    def _words(self) -> None:
+        """What people said longer ago than their organization keeps it; what is deleted anyway has gone by now."""
+        longest = _longest(self._platform)
+        self._repeat("call_words", lambda session: words.empty_calls(session, most=PIECE))
+        self._repeat("text_words", lambda session: words.empty_texts(session, most=PIECE))
+        self._repeat("answer_words", lambda session: words.empty_answers(session, most=PIECE, longest_days=longest))
+        for org_id in self._do(lambda session: words.list_shorter(session, than_days=longest)):
+            after: int | None = 0
+            while after is not None and self._keep_going():
+                piece = partial(retention.empty_payloads, org_id=org_id, after=after, most=PAYLOADS)
+                emptied, after = self._do(piece)
+                self._count("payload_words", emptied)
+
+    def _old(self, delete: Callable[..., int], session: Session, name: str) -> int:
+        return delete(session, age_seconds=self._ages[name], most=PIECE)
+
+    def _repeat(self, name: str, piece: Callable[[Session], int]) -> None:
         while self._keep_going():
-            deleted = self._do(lambda session: delete(session, age_seconds=self._ages[name], most=PIECE))
+            deleted = self._do(piece)
             self._count(name, deleted)
             if deleted < PIECE:
                 return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from app.models.lanes import ClaimedLane, QueuedDelivery
 from app.observability import context, metrics
 from app.observability.errors import count, report
 from app.observability.logging import get_logger
+from app.services import retention
 from app.services.isolation import run_isolated
 from app.services.suspension import wait_if_suspended
 
@@ -135,6 +136,8 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
     ):
         began = time.monotonic()
         ending = _run(platform, lane, delivery)
+        if ending.status in {"processed", "skipped"} and retention.stores_nothing(platform, delivery.org_id):
+            ending = replace(ending, forgets=True)
         duration_ms = round((time.monotonic() - began) * 1000)
         held = _record_for_certain(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
         _say(ending, held=held, duration_ms=duration_ms)
@@ -257,6 +260,8 @@ def _record(
         held = lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token)
         if held:
             attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
+            if ending.forgets:
+                retention.forget(session, delivery)
         attempts.close_trace(session, ending, attempt_id=attempt_id, duration_ms=duration_ms)
     return held
 

@@ -74,6 +74,8 @@ class Business:
     opening_hours: dict[str, Any]
     slot_minutes: int
     suspended_at: datetime | None
+    keep_words_days: int
+    consent_sentence: str | None
 
 
 class Directory:

@@ -72,6 +72,9 @@ _CALL = (
     "structured_data",
     "success_evaluation",
     "reported_at",
+    "consent_sentence",
+    "consent_at",
+    "words_removed_at",
     "created_at",
     "updated_at",
 )
@@ -89,6 +92,7 @@ _MESSAGE_TAIL = (
     "call_id",
     "profile_name",
     "sends",
+    "words_removed_at",
     "created_at",
     "updated_at",
 )
@@ -167,6 +171,7 @@ def delivery_in_full(session: Session, delivery_id: int) -> dict[str, Any]:
         "payload": plain(said.body) if said else None,
         "answer": plain(said.answer) if said else None,
         "raw": plain(said.raw) if said else None,
+        "words_removed_at": plain(said.words_removed_at) if said else None,
     }
 
 

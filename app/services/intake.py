@@ -20,6 +20,7 @@ from app.models.deliveries import UNOWNED, UNOWNED_ORG_ID
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.observability import context, metrics
 from app.observability.logging import get_logger
+from app.services import retention
 
 if TYPE_CHECKING:
     from app.services.directory import Endpoint
@@ -79,11 +80,18 @@ def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepte
 
 def keep_answered(platform: Platform, endpoint: Endpoint, event: InboundEvent, answer: dict[str, Any]) -> Accepted:
     """Store an event that was answered while somebody waited, with the answer; nobody is to handle it."""
+    if retention.stores_nothing(platform, endpoint.org_id):
+        event = replace(event, payload=retention.without_words(event.provider, event.payload) or {})
+        answer = retention.answer_without_words(event.provider, answer) or {}
     return _store(platform, _as_delivery(endpoint, event, status="processed", answer=answer))
 
 
 def keep_malformed(platform: Platform, endpoint: Endpoint, raw: bytes, *, reason: str) -> Accepted:
-    """Keep a request that is authentic and cannot be understood: raw, dead, for a person to look at."""
+    """Keep a request that is authentic and cannot be understood: raw, dead, for a person to look at.
+
+    Of an organization that wants no words stored only that there was one.
+    """
+    kept = None if retention.stores_nothing(platform, endpoint.org_id) else raw
     return _store(
         platform,
         NewDelivery(
@@ -94,7 +102,7 @@ def keep_malformed(platform: Platform, endpoint: Endpoint, raw: bytes, *, reason
             event_key="raw:" + hashlib.sha256(raw).hexdigest(),
             lane_key="",
             payload=None,
-            raw=raw,
+            raw=kept,
             status="dead",
             error_code="malformed_event",
             note=reason,
@@ -108,6 +116,8 @@ def _store(platform: Platform, delivery: NewDelivery) -> Accepted:
     except _Unstorable:
         log.error("webhook.unstorable", org_id=str(delivery.org_id), provider=delivery.provider, type=delivery.type)
         delivery = _as_raw(delivery)
+        if retention.stores_nothing(platform, delivery.org_id):
+            delivery = replace(delivery, raw=None)
         accepted = _insert(platform, delivery)
     metrics.webhook_stored(delivery.provider, delivery.type, delivery.status, duplicate=accepted.duplicate)
     return accepted

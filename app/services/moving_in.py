@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 FIELDS = (
     *("name", "timezone", "number", "transfer", "assistant", "hours", "slot", "api_quota", "webhook_quota"),
+    *("retention", "consent"),
     *("vapi_phone_number", "twilio_account", "messaging_service", "whatsapp_sender"),
 )
-_NUMBERS = {"slot", "api_quota", "webhook_quota"}
+_NUMBERS = {"slot", "api_quota", "webhook_quota", "retention"}
 MOST_ROWS = 10_000
 Row = dict[str, Any]
 

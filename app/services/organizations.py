@@ -19,7 +19,7 @@ from app.models import Organization
 from app.models.integrations import list_integrations
 from app.models.organizations import find_organization, list_keys, list_organizations
 from app.models.routing import claim, keys_of
-from app.services import api_keys, audit, routing
+from app.services import api_keys, audit, retention, routing
 from app.services.readable import fields
 from app.services.routing import KINDS
 from app.services.slots import DEFAULT_HOURS, check_hours
@@ -42,6 +42,8 @@ _SHOWN = (
     "ahead=ahead_days",
     "seats",
     "hours=opening_hours",
+    "retention=keep_words_days",
+    "consent=consent_sentence",
     "api_quota=api_quota_per_hour",
     "webhook_quota=webhook_quota_per_hour",
     "ref",
@@ -73,7 +75,8 @@ def change(platform: Platform, org_id: UUID, changes: dict[str, Any], *, actor: 
 
     Names are ``name``, ``timezone``, ``number``, ``transfer``, ``assistant``, ``hours`` (an object) and
     ``slot`` (minutes), ``api_quota`` and ``webhook_quota`` (an hour; 0: what the settings say for everybody);
-    an empty number, transfer or assistant takes it away. So it is with ``vapi_phone_number``, ``twilio_account``,
+    ``retention`` (days that words are kept; 0: not stored) and ``consent`` (what a call begins with); an empty
+    number, transfer, assistant or consent takes it away. So it is with ``vapi_phone_number``, ``twilio_account``,
     ``messaging_service`` and ``whatsapp_sender``, by which events of a platform integration are told apart; events
     that waited for their owner are delivered. Raises InvalidInput (also when another organization has a key), NotFound.
     """
@@ -162,6 +165,8 @@ def check(changes: dict[str, Any]) -> dict[str, Any]:
         "slot": ("slot_minutes", _slot),
         "notice": ("notice_minutes", lambda given: _within("notice", given, NOTICE_MINUTES)),
         "ahead": ("ahead_days", lambda given: _within("ahead", given, AHEAD_DAYS) or None),
+        "retention": ("keep_words_days", lambda given: _within("retention", given, retention.DAYS)),
+        "consent": ("consent_sentence", _consent),
         "seats": ("seats", lambda given: _within("seats", given, SEATS)),
         "vapi_phone_number": ("vapi_phone_number", lambda said: said.strip() or None),
         "twilio_account": ("twilio_account", lambda said: _sid("twilio_account", "AC", said)),
@@ -217,6 +222,13 @@ def _within(what: str, given: int, allowed: range) -> int:
     if given not in allowed:
         raise InvalidInput(f"{what}: {allowed.start} to {allowed.stop - 1}")
     return given
+
+
+def _consent(said: str) -> str | None:
+    sentence = " ".join(said.split())
+    if len(sentence) > retention.LONGEST_CONSENT:
+        raise InvalidInput(f"consent: at most {retention.LONGEST_CONSENT} characters")
+    return sentence or None
 
 
 def _quota(what: str, an_hour: int) -> int | None:

@@ -66,11 +66,18 @@ def _refuse_pointless(delivery: Delivery, said: Payload | None) -> dict[str, Any
     """What the delivery said; raises InvalidInput when delivering it again could do nothing."""
     if delivery.status not in FINISHED:
         raise InvalidInput(f"it is not finished: it is {delivery.status} and goes on by itself", code="unfinished")
+    if said is not None and said.words_removed_at is not None and _needs_words(delivery, said):
+        raise InvalidInput("what it said is not kept any more (`org show` tells for how long)", code="words_gone")
     if said is None or said.body is None:
         raise InvalidInput("it was never understood; only its raw bytes are kept, see `deliveries show`", code="raw")
     if said.answer is not None:
         raise InvalidInput("it was answered while somebody waited; there is nothing left to deliver", code="answered")
     return said.body
+
+
+def _needs_words(delivery: Delivery, said: Payload) -> bool:
+    """Whether its handler could do nothing, or the wrong thing, with what is left of it."""
+    return said.body is None or (delivery.provider, delivery.type) == ("twilio", "message.inbound")
 
 
 def _lift_refusal(platform: Platform, delivery: Delivery, said: dict[str, Any]) -> None:
@@ -82,7 +89,11 @@ def _lift_refusal(platform: Platform, delivery: Delivery, said: dict[str, Any]) 
         return
     with platform.database.transaction(delivery.org_id) as session:
         message = lock_message(session, delivery.org_id, UUID(said["message_id"]))
-        if message is None or message.provider_sid is not None or message.status not in _CERTAINLY_NOT_SENT:
+        if message is None or message.provider_sid is not None:
+            return
+        if message.words_removed_at is not None:  # to be sent, or looked for at Twilio, it would need its words
+            raise InvalidInput("the text itself is not kept any more", code="words_gone")
+        if message.status not in _CERTAINLY_NOT_SENT:
             return
         message.status = MessageStatus.PLANNED
         message.sending_since = message.error_code = message.error = None

@@ -80,6 +80,7 @@ class DeliveryInFull(Delivery):
     payload: dict[str, Any] | None
     answer: dict[str, Any] | None
     raw: str | None = Field(description="base64 of a body that could not be understood")
+    words_removed_at: Moment | None = Field(description="since when what was said is not kept any more")
 
 
 class Replayed(Telling):
@@ -110,6 +111,9 @@ class Call(Telling):
     recording_url: str | None
     structured_data: dict[str, Any] | None
     success_evaluation: str | None
+    consent_sentence: str | None = Field(description="what the call was to begin with")
+    consent_at: Moment | None
+    words_removed_at: Moment | None = Field(description="since when what was said is not kept any more")
     created_at: Moment
     updated_at: Moment
 
@@ -124,6 +128,7 @@ class Message(Telling):
     recipient: str | None = Field(alias="to")
     body: str
     media: list[Any]
+    words_removed_at: Moment | None = Field(description="since when what it said is not kept any more")
     status: MessageStatus
     error_code: str | None
     error: str | None

@@ -16,6 +16,7 @@ from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSett
 from app.integrations.twilio.parsing import TWIML_EMPTY, consent_of, conversation_lane, parse_inbound, parse_status
 from app.integrations.twilio.routing import routing_keys
 from app.integrations.twilio.signing import verify
+from app.integrations.twilio.words import without_words
 
 __all__ = [
     "PERMANENT_CODES",
@@ -38,4 +39,5 @@ __all__ = [
     "routing_keys",
     "sender_of",
     "verify",
+    "without_words",
 ]

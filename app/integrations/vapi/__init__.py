@@ -14,6 +14,7 @@ from app.integrations.vapi.routing import routing_keys
 from app.integrations.vapi.settings import VapiSettings, authentication_plan
 from app.integrations.vapi.tools import ToolCall, tool_calls_of
 from app.integrations.vapi.verification import verify
+from app.integrations.vapi.words import answer_without_words, without_words
 
 __all__ = [
     "CallFacts",
@@ -25,6 +26,7 @@ __all__ = [
     "VapiClient",
     "VapiCredentials",
     "VapiSettings",
+    "answer_without_words",
     "authentication_plan",
     "call_of",
     "parse",
@@ -33,4 +35,5 @@ __all__ = [
     "status_of",
     "tool_calls_of",
     "verify",
+    "without_words",
 ]
