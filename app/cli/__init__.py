@@ -25,6 +25,7 @@ from app.cli import (
     settings,
     simulate,
     story,
+    tail,
     usage,
 )
 
@@ -54,7 +55,7 @@ def register(app: Flask) -> None:
         story.story,
     ):
         app.cli.add_command(group)
-    for command in (usage.usage, house.tools, house.db_roles, house.new_key, house.deliver_isolated):
+    for command in (tail.tail, usage.usage, house.tools, house.db_roles, house.new_key, house.deliver_isolated):
         app.cli.add_command(command)
 
 

@@ -11,7 +11,7 @@ from app.cli.organizations import integration as integration  # with the command
 from app.cli.output import DataCommand, Row
 from app.cli.typed import operator, platform
 from app.errors import InvalidInput
-from app.services.connecting import applying, comparing, google
+from app.services.connecting import applying, comparing, google, tunnel
 
 
 def _invitation(made: Row) -> str:
@@ -50,8 +50,11 @@ def _line(one: Row) -> str:
 @integration.command("apply", cls=DataCommand, text=_told)
 @click.argument("integration_id", type=click.UUID)
 @click.option("--yes", is_flag=True, help="Change it without asking.")
-def apply(integration_id: UUID, yes: bool) -> Row:
+@click.option("--dev", is_flag=True, help="First try that PUBLIC_BASE_URL, a tunnel's, leads here unchanged.")
+def apply(integration_id: UUID, yes: bool, dev: bool) -> Row:
     """Show what differs at the provider, and (asked, or with --yes) set it as it should be."""
+    if dev:
+        tunnel.check_road(platform(), integration_id)
     found = comparing.compare(platform(), integration_id)
     mendable = [one for one in found if one.mend is not None]
     if mendable and not yes and sys.stdin.isatty():

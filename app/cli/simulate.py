@@ -12,8 +12,9 @@ import click
 
 from app.cli.output import DataCommand, Row
 from app.cli.typed import PAIR, VALUE
+from app.errors import InvalidInput
+from app.services import scenes, simulated_google, simulated_twilio, simulated_vapi
 from app.services import simulate as traffic
-from app.services import simulated_google, simulated_twilio, simulated_vapi
 from app.services.simulate import Outgoing
 from app.services.simulated_google import Push
 from app.services.simulated_twilio import Text
@@ -124,6 +125,56 @@ def twilio(event: str, url: str, secret: str, public_url: str | None, **given: s
 def google_calendar(event: str, url: str, secret: str, **given: Any) -> Callable[[], Outgoing]:
     """A notification of a push channel; --secret is the channel's token."""
     return lambda: simulated_google.request(event, Push(**_present(given)), channel_token=secret, url=url)
+
+
+def _played(data: Row) -> str:
+    lost = f"{data['lost']} were not taken by anybody" if data["lost"] else "nothing was lost on the way"
+    return f"{data['scene']}: {len(data['steps'])} steps, {lost}"
+
+
+def _tell_step(step: Row) -> None:
+    """Progress on stderr: stdout is for the result."""
+    answers = ", ".join(f"{times} x {status}" for status, times in step["answers"].items()) or "nothing to send"
+    took = f"median {step['median_ms']} ms, slowest {step['slowest_ms']} ms" if step["sent"] else ""
+    click.echo(f"{step['what']}: {answers}; {took}".rstrip("; "), err=True)
+
+
+@simulate.command(
+    "scene",
+    cls=DataCommand,
+    text=_played,
+    epilog=" ".join(f"{name}: {(play.__doc__ or '').strip()}" for name, play in scenes.SCENES.items()),
+)
+@click.argument("name", type=click.Choice(list(scenes.SCENES)))
+@click.option("--vapi", metavar="URL", help="Vapi's webhook, whole.")
+@click.option("--vapi-secret", type=VALUE, help="Its webhook_secret; may be @file.")
+@click.option("--twilio", metavar="URL", help="Twilio's webhook, whole.")
+@click.option("--twilio-secret", type=VALUE, help="The account's auth token; may be @file.")
+@click.option("--account-sid", help="The account's; an integration takes only its own.")
+@click.option("--number", help="The business's number, E.164.")
+@click.option("--assistant", "assistant_id", help="Vapi's id of the assistant.")
+@click.option("--calls", type=click.IntRange(1, 1000), help="So many calls, and as many texts.")
+@click.option("--seconds", type=click.FloatRange(0, 3600), help="Of an outage: so long the steady traffic.")
+def scene(
+    name: str,
+    vapi: str | None,
+    vapi_secret: str | None,
+    twilio: str | None,
+    twilio_secret: str | None,
+    **given: Any,
+) -> Row:
+    """Play a busy day, an outage or a number moving in against any server, correctly signed."""
+    town = scenes.Town(
+        vapi=_door("vapi", vapi, vapi_secret), twilio=_door("twilio", twilio, twilio_secret), **_present(given)
+    )
+    town.tell = _tell_step
+    return scenes.play(name, town)
+
+
+def _door(provider: str, url: str | None, secret: str | None) -> scenes.Door | None:
+    if (url is None) is not (secret is None):
+        raise InvalidInput(f"--{provider} and --{provider}-secret belong together")
+    return scenes.Door(url, secret) if url is not None and secret is not None else None
 
 
 def _present(given: dict[str, Any]) -> dict[str, Any]:

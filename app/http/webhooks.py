@@ -85,9 +85,18 @@ def _refuse(error: RequestRefused) -> Response:
     times = platform.refusals.note(client_network(), g.door, is_unknown=isinstance(error, UnknownEndpoint))
     if times:
         took = context.request_ms()
-        log.warning("webhook.refused", code=error.code, status=error.status, times=times, duration_ms=took)
+        base = platform.settings.public_base_url
+        log.warning(
+            "webhook.refused", code=error.code, status=error.status, times=times, duration_ms=took, checked_for=base
+        )
     g.told = True
-    return problem(error.status, error.code, str(error))
+    if isinstance(error, UnknownEndpoint):
+        return problem(error.status, error.code, str(error))
+    # Whoever set the webhook up sees at once that a proxy or PUBLIC_BASE_URL makes another URL of it than was signed.
+    expected = platform.settings.public_base_url + _raw_target()
+    return problem(
+        error.status, error.code, f"{error}; it was checked as a request to {expected}", expected_url=expected
+    )
 
 
 def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
