@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     trusted_proxies: int = Field(0, ge=0, le=5, description="how many proxies in front may say who the client is")
     max_webhook_bytes: int = Field(5_000_000, ge=10_000, description="a larger webhook is refused with 413")
 
+    forward_private_targets: bool = Field(
+        False, description="events may be forwarded into this network, and unencrypted; never in production"
+    )
+
     vapi_private_key: str | None = Field(None, description="for calls to Vapi's API")
     vapi_api_base_url: str = Field("https://api.vapi.ai", description="where Vapi's API is")
     twilio_api_base_url: str = Field("https://api.twilio.com", description="where Twilio's API is")
@@ -196,6 +200,13 @@ class Settings(BaseSettings):
         if secret is not None and _in_production(info) and setting_values.is_example(secret):
             raise ValueError("is an example's value; set the real one, or leave it out")
         return secret
+
+    @field_validator("forward_private_targets")
+    @classmethod
+    def _check_targets(cls, allowed: bool, info: ValidationInfo) -> bool:
+        if allowed and _in_production(info):
+            raise ValueError("must be false in production: an organization could reach this network through it")
+        return allowed
 
     @field_validator("sentry_dsn")
     @classmethod

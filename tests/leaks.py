@@ -29,8 +29,9 @@ from app.observability import sentry
 PATTERNS = {
     "a phone number": re.compile(r"(?<![\w+.])(?:\+|%2B)[1-9]\d{7,14}(?!\d)|whatsapp(?::|%3A)\d{8,}", re.I),
     "an e-mail address": re.compile(r"(?<![\w.%+/:-])[\w.%+-]+@(?:[\w-]+\.)+(?:com|org|net|test|example)\b", re.I),
-    "an endpoint token": re.compile(r"/webhooks/(?:vapi|twilio|google-calendar)/(?![<\[*])[\w-]{8,}"),
+    "an endpoint token": re.compile(r"/webhooks/[a-z-]+/(?![<\[*])[\w-]{8,}"),
     "a password in a URL": re.compile(r"[a-z]+://[^\s/:@\"]*:[^\s/@\"\[]+@"),
+    "a signing secret": re.compile(r"\bwhsec_[\w+/=-]{8,}"),
     "an API key": re.compile(r"\bvd_[\w-]{12,}"),
     "a Slack token": re.compile(r"\bxox[a-z]-[\w-]{6,}"),
     "a bearer token": re.compile(r"\bbearer\s+(?!\[)[\w.~+/=-]{16,}", re.I),

@@ -45,13 +45,19 @@ def deliveries() -> None:
 )
 @of_org
 @click.option("--status", type=click.Choice(inspection.DELIVERY_STATUSES), help="Only those that stand there.")
+@click.option("--provider", help="Only this provider's.")
+@click.option("--type", "event_type", help="Only of this type.")
+@click.option("--event-id", help="Only the one with this id at its provider.")
 @click.option("--unowned", is_flag=True, help="Only those that no organization owns.")
 @most
-def list_deliveries(org_id: UUID | None, status: str | None, unowned: bool, limit: int) -> list[Row]:
+def list_deliveries(
+    org_id: UUID | None, unowned: bool, limit: int, event_type: str | None, event_id: str | None, **equal: str | None
+) -> list[Row]:
     """The newest first."""
+    wanted = {**equal, "type": event_type, "event_key": event_id}
     if unowned:
-        return inspection.unowned(platform(), status=status, limit=limit)
-    return inspection.deliveries(platform(), org_id=org_id, status=status, limit=limit)
+        return inspection.unowned(platform(), limit=limit, **wanted)
+    return inspection.deliveries(platform(), org_id=org_id, limit=limit, **wanted)
 
 
 @deliveries.command("show", cls=DataCommand, text=_in_full)

@@ -13,7 +13,7 @@ import click
 from app.cli.output import DataCommand, Row
 from app.cli.typed import PAIR, VALUE
 from app.errors import InvalidInput
-from app.services import scenes, simulated_google, simulated_twilio, simulated_vapi
+from app.services import scenes, simulated_doors, simulated_google, simulated_twilio, simulated_vapi
 from app.services import simulate as traffic
 from app.services.simulate import Outgoing
 from app.services.simulated_google import Push
@@ -175,6 +175,23 @@ def _door(provider: str, url: str | None, secret: str | None) -> scenes.Door | N
     if (url is None) is not (secret is None):
         raise InvalidInput(f"--{provider} and --{provider}-secret belong together")
     return scenes.Door(url, secret) if url is not None and secret is not None else None
+
+
+def _add_door(provider: str, events: tuple[str, ...]) -> None:
+    """The command of one front door."""
+
+    @simulate.command(provider, cls=DataCommand, text=_answered)
+    @click.argument("event", type=click.Choice(events))
+    @_sends
+    @click.option("--age", type=float, default=0.0, help="Signed so many seconds ago, where a time is signed.")
+    def _send(event: str, url: str, secret: str, age: float) -> Callable[[], Outgoing]:
+        """An event of a front door, signed as its sender does; --secret is what that signs with."""
+        old = timedelta(seconds=age)
+        return lambda: simulated_doors.request(provider, event, secret=secret, url=url, age=old)
+
+
+for _provider, _events in simulated_doors.EVENTS.items():
+    _add_door(_provider, _events)
 
 
 def _present(given: dict[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,6 @@ from app.services import measurements
 
 blueprint = Blueprint("metrics", __name__)
 
-_PROVIDERS = {
-    "webhooks.receive_vapi": "vapi",
-    "webhooks.receive_twilio": "twilio",
-    "webhooks.receive_twilio_status": "twilio",
-    "webhooks.receive_google_calendar": "google-calendar",
-}
-
 
 def init_app(app: Flask) -> None:
     """Time every request, and count the webhooks that are refused."""
@@ -66,7 +59,7 @@ def _end(response: Response) -> Response:
     began = g.get("began")
     if began is not None:
         metrics.request_ended(rule, response.status_code, time.perf_counter() - began)
-    provider = _PROVIDERS.get(request.endpoint or "")
+    provider = g.get("provider")  # of a webhook, once its door is known
     if provider and response.status_code >= 400:
         metrics.webhook_refused(provider, g.get("problem_code", metrics.OTHER))
     return response

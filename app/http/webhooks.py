@@ -6,6 +6,7 @@ signature holds. How each provider signs and talks is in its integration.
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
 
 import orjson
@@ -23,7 +24,9 @@ from app.http.addresses import client_network
 from app.http.bodies import read_body
 from app.http.problems import problem
 from app.integrations import twilio
+from app.integrations.doors import DOORS
 from app.integrations.events import InboundEvent, WebhookRequest
+from app.integrations.front_door import FrontDoor
 from app.observability import context
 from app.observability.logging import get_logger
 from app.services import answers, intake, routing, verification
@@ -76,6 +79,26 @@ def receive_google_calendar(token: str) -> Response:
     return Response(status=204)
 
 
+def _receive_at(door: FrontDoor, token: str) -> Response:
+    """An event of a provider that only wants to hear that it was stored."""
+    platform, endpoint, event = _receive(door.provider, token, content_types=door.content_types)
+    intake.accept(platform, endpoint, event)
+    return _json({})
+
+
+def _greet_at(door: FrontDoor, token: str) -> Response:
+    """A provider's question before it sends anything; nothing is stored."""
+    _, endpoint, _ = _look_up(door.provider, token, content_types=())
+    return Response(verification.greet(endpoint, request.args.to_dict()), content_type="text/plain; charset=utf-8")
+
+
+for _door in DOORS.values():
+    _rule, _name = f"/{_door.provider}/<token>", _door.provider.replace("-", "_")
+    blueprint.add_url_rule(_rule, f"receive_{_name}", partial(_receive_at, _door), methods=["POST"])
+    if _door.greet is not None:
+        blueprint.add_url_rule(_rule, f"greet_{_name}", partial(_greet_at, _door), methods=["GET"])
+
+
 @blueprint.errorhandler(UnknownEndpoint)
 @blueprint.errorhandler(SignatureMissing)
 @blueprint.errorhandler(SignatureInvalid)
@@ -103,6 +126,7 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
     """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415, and 400 for half a body."""
     platform: Platform = current_app.extensions["platform"]
     context.bind(provider=provider)
+    g.provider = provider
     g.door = f"{provider}/{token[: LONGEST_TOKEN + 1]}"
     if platform.refusals.is_surely_unknown(client_network(), g.door):
         raise UnknownEndpoint

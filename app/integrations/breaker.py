@@ -27,6 +27,7 @@ GOOGLE_CALENDAR_FREEBUSY = "google_calendar_freebusy"
 GOOGLE_CALENDAR_EVENTS = "google_calendar_events"
 VAPI = "vapi"
 SLACK = "slack"
+FORWARD = "forward"  # how the names of targets' circuits begin: `target_circuits`
 CIRCUITS = (TWILIO_SMS, TWILIO_WHATSAPP, GOOGLE_CALENDAR_FREEBUSY, GOOGLE_CALENDAR_EVENTS, VAPI, SLACK)
 
 POLL_SECONDS = 1.0
@@ -54,6 +55,7 @@ class Circuits:
     def __init__(self, names: Sequence[str] = CIRCUITS) -> None:
         self.link = RedisLink(None)
         self.open_seconds = 30.0
+        self.failures = FAILURES_TO_OPEN
         self.lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._poller: threading.Thread | None = None
@@ -69,7 +71,7 @@ class Circuits:
         """
         self._stop_poller()
         self._listeners.clear()
-        self.link, self.open_seconds = link, open_seconds
+        self.link, self.open_seconds, self.failures = link, open_seconds, failures
         for circuit in self._circuits.values():
             circuit.open_after(failures)
             circuit.here.reset()
@@ -83,6 +85,12 @@ class Circuits:
         if name not in self._circuits:
             raise ConfigurationError(f"there is no circuit called {name!r}")
         return self._circuits[name]
+
+    def made(self, name: str) -> SharedCircuit:
+        """A circuit that is like the others and not among them."""
+        circuit = SharedCircuit(name, self)
+        circuit.open_after(self.failures)
+        return circuit
 
     def states(self) -> list[CircuitState]:
         """Every circuit as this process sees it, at most about a second behind the others."""

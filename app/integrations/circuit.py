@@ -101,6 +101,10 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
             self._succeeded(token)
         return result
 
+    def guard(self, function: Callable[..., T], *args: Any) -> T:
+        """What the decorator does, for one call: refused at once while it is open."""
+        return self._refuse() if self.opened else self.call(function, *args)
+
     def reset(self) -> None:
         """Close it, whatever it was: an operator knows better."""
         try:

@@ -13,6 +13,7 @@ from app.models.calendars import CalendarChannel
 from app.models.calls import Call
 from app.models.closures import Closure
 from app.models.deliveries import Attempt, Delivery, Payload
+from app.models.forward_targets import ForwardTarget
 from app.models.integrations import Integration
 from app.models.lanes import Lane
 from app.models.ledger import LedgerEntry
@@ -40,6 +41,7 @@ __all__ = [
     "Call",
     "Closure",
     "Delivery",
+    "ForwardTarget",
     "Integration",
     "Lane",
     "LedgerEntry",

@@ -144,15 +144,22 @@ class Attempt(Base):
 
 
 def list_deliveries(
-    session: Session, *, org_id: UUID | None = None, status: str | None = None, limit: int = 100
+    session: Session, *, org_id: UUID | None = None, limit: int = 100, **equal: str | None
 ) -> list[Delivery]:
-    """The newest first, at most ``limit``; canaries only when asked for by their organization."""
+    """The newest first, at most ``limit``; canaries only when asked for by their organization.
+
+    ``equal``: a column's name and what is to stand there, such as ``status``; one that is None does not matter.
+    """
     statement = select(Delivery).order_by(Delivery.id.desc()).limit(limit)
     wanted = Delivery.org_id != CANARY_ORG_ID if org_id is None else Delivery.org_id == org_id
     statement = statement.where(wanted)
-    if status is not None:
-        statement = statement.where(Delivery.status == status)
-    return list(session.scalars(statement))
+    return list(session.scalars(statement.filter_by(**{name: value for name, value in equal.items() if value})))
+
+
+def find_by_event(session: Session, org_id: UUID, event_key: str) -> int | None:
+    """The newest delivery of the organization with this event key."""
+    found = select(Delivery.id).where(Delivery.org_id == org_id, Delivery.event_key == event_key)
+    return session.scalar(found.order_by(Delivery.id.desc()).limit(1))
 
 
 def find_delivery(session: Session, delivery_id: int) -> Delivery | None:

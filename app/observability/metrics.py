@@ -10,7 +10,7 @@ That is decided when this module is imported, because the library decides it whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +22,15 @@ from app.errors import VoicedeskError
 from app.observability.counting import Folder
 
 OTHER = "other"
-PROVIDERS = frozenset({"vapi", "twilio", "google-calendar", "voicedesk"})
+PROVIDERS = {"vapi", "twilio", "google-calendar", "voicedesk"}  # and the front doors: `know_provider`
 HANDLED = {  # what can die here: the rest is skipped, whatever it says
     "vapi": ("status-update", "end-of-call-report", "malformed"),
     "twilio": ("message.inbound", "message.status", "malformed"),
     "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
-    "voicedesk": ("message.send", "message.check", "appointment.finish", "calendar.sync", "calendar.watch", "canary"),
+    "voicedesk": (
+        *("message.send", "message.check", "appointment.finish", "calendar.sync", "calendar.watch", "canary"),
+        "event.forward",
+    ),
 }
 TYPES = frozenset(
     {
@@ -42,7 +45,7 @@ TYPES = frozenset(
 ENDINGS = ("processed", "skipped", "dead")
 OUTCOMES = frozenset({*ENDINGS, "retry", "waiting", "lost"})
 CIRCUITS = frozenset(
-    {"twilio_sms", "twilio_whatsapp", "google_calendar_freebusy", "google_calendar_events", "vapi", "slack"}
+    {"twilio_sms", "twilio_whatsapp", "google_calendar_freebusy", "google_calendar_events", "vapi", "slack", "forward"}
 )
 WHERE = frozenset({"web", "delivery", "job", "scheduler", "cli", "thread"})
 ANSWERS = frozenset({"tool-calls", "assistant-request", "transfer-destination-request"})
@@ -103,6 +106,14 @@ MODES = ("shadow", "quarantine")
 QUOTAS = ("organization", "address")
 
 
+def know_provider(provider: str) -> None:
+    """One more provider, of which any type of event is ``other``; its counts begin at zero, as those of all do."""
+    PROVIDERS.add(provider)
+    for event_type in ("malformed", OTHER):
+        _count(_ended, provider, event_type, "dead")
+    _begin_counts(provider)
+
+
 def webhook_stored(provider: str, event_type: str, status: str, *, duplicate: bool) -> None:
     """A webhook is committed; ``status`` is what it was stored as, which may be an end already."""
     provider = _listed(provider, PROVIDERS)
@@ -160,6 +171,7 @@ def outbound_ended(circuit: str, error: BaseException | None, seconds: float) ->
 
     A circuit that is not listed is a trial's, and no provider was called.
     """
+    circuit = circuit.partition(":")[0]  # a target's circuit has the target behind its name
     if circuit not in CIRCUITS:
         return
     outcome = "ok" if error is None else type(error).code if isinstance(error, VoicedeskError) else "bug"
@@ -191,7 +203,7 @@ def declared() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _listed(value: str, listed: frozenset[str]) -> str:
+def _listed(value: str, listed: Set[str]) -> str:
     return value if value in listed else OTHER
 
 
@@ -206,16 +218,21 @@ def _time(metric: Histogram, *labels: str) -> Histogram:
     return metric.labels(*labels)
 
 
-for _provider in PROVIDERS:  # what alerts ask about begins at zero: Prometheus sees no increase in a first value
-    _count(_duplicate, _provider)
+def _begin_counts(provider: str) -> None:
+    """What alerts ask about begins at zero: Prometheus sees no increase in a first value."""
+    _count(_duplicate, provider)
+    for mode in MODES:
+        _count(_unproven, provider, mode)
+    if provider != "voicedesk":
+        for code in ("internal", "database_unavailable"):
+            _count(_refused, provider, code)
+
+
+for _provider in PROVIDERS:
+    _begin_counts(_provider)
 for _provider, _types in HANDLED.items():
     for _type in _types:
         _count(_ended, _provider, _type, "dead")
-    for _code in ("internal", "database_unavailable"):
-        _count(_refused, _provider, _code)
-for _provider in PROVIDERS:
-    for _mode in MODES:
-        _count(_unproven, _provider, _mode)
 for _outcome in OUTCOMES:
     _count(_attempts, _outcome)
 for _where in WHERE:

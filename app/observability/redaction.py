@@ -37,6 +37,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:xox[a-z]|xapp)-[\w-]+"), "[secret]"),  # Slack
     (re.compile(r"hooks\.slack\.com/services/\S+"), "hooks.slack.com/services/[secret]"),
     (re.compile(r"\bvd_[\w-]{8,}"), "[secret]"),  # our own API keys
+    (re.compile(r"\bwhsec_[\w+/=-]{8,}"), "[secret]"),  # a signing secret of Standard Webhooks, or of Stripe
     (re.compile(r"\bgAAAAA[\w-]{20,}=*"), "[secret]"),  # what a Fernet key sealed
     (re.compile(r"(?<![\w-])[\w-]{43}="), "[secret]"),  # a Fernet key
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "[secret]"),  # a JWT
@@ -56,6 +57,7 @@ _NAMES = """
     authorization cookie set-cookie password secret credentials api_key private_key auth_token access_token
     refresh_token client_secret webhook_secret channel_token endpoint_token signature x-vapi-secret x-signature
     x-vapi-signature x-twilio-signature x-goog-channel-token i-twilio-idempotency-token twilioauthtoken
+    signing_secret app_secret verify_token x-hub-signature-256 stripe-signature webhook-signature
     twilioapisecret from to body text transcript summary messages artifact analysis waid profilename number
     phone phone_number customer customer_number recordingurl recording_url payload arguments
 """

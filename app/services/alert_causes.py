@@ -17,6 +17,7 @@ from app.integrations.breaker import circuits
 from app.models.appointments import list_conflicts
 from app.models.calendars import list_lapsing
 from app.models.deliveries import Trouble, list_dead, list_refused_credentials, list_set_aside
+from app.models.forward_targets import list_gone
 from app.models.lanes import oldest_within_quota
 from app.models.messages import count_unknown
 from app.models.routing import count_unowned
@@ -192,6 +193,14 @@ def _unowned(platform: Platform) -> Iterable[Cause]:
         yield Cause("unowned_event", provider, {**facts, "delivery_ids": ids})
 
 
+def _forwards_gone(platform: Platform) -> Iterable[Cause]:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_TIMEOUT_MS) as session:
+        found = list_gone(session)
+    for org_id, since in found:
+        facts = {"org_id": str(org_id), "since": since.isoformat(timespec="seconds")}
+        yield Cause("forward_switched_off", str(org_id), facts)
+
+
 def _webhook_quotas(platform: Platform) -> Iterable[Cause]:
     for used in webhook_quotas.measure(platform):
         yield from _usage("webhook", used.org_id, used.accepted, used.quota)
@@ -247,6 +256,7 @@ SHARED: tuple[Look, ...] = (
     Look(frozenset({"calendar_conflict"}), _calendar_conflicts),
     Look(frozenset({"message_unknown"}), _unknown_messages),
     Look(frozenset({"unowned_event"}), _unowned),
+    Look(frozenset({"forward_switched_off"}), _forwards_gone),
     Look(frozenset({"webhook_quota_near", "webhook_quota_reached"}), _webhook_quotas),
     Look(frozenset({"api_quota_near", "api_quota_reached"}), _api_quotas),
     Look(frozenset({"usage_limit"}), _usage_limits),

@@ -131,6 +131,14 @@ WORDINGS: dict[str, Wording] = {
         " --twilio-account or --messaging-service; or `flask --app wsgi deliveries assign ID ORG`.",
         "flask --app wsgi deliveries list --unowned",
     ),
+    "forward_switched_off": Wording(
+        "Events are no longer forwarded to an organization",
+        "Forwarding to the organization is settled again",
+        "Its own URL answered 410, which says: never again. What comes in is kept and not forwarded.",
+        "Ask the organization for its new URL, and set it: `flask --app wsgi forward set ORG URL`; or end it with"
+        " `forward off ORG`. What was skipped meanwhile can be replayed.",
+        "flask --app wsgi forward show ORG",
+    ),
     "credentials_refused": Wording(
         "{provider} refuses an organization's credentials",
         "{provider} has not refused this organization's credentials any more",

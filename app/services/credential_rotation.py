@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.errors import ConfigurationError
 from app.models.deliveries import UNOWNED_ORG_ID
+from app.models.forward_targets import list_sealed_secrets, replace_secret
 from app.models.integrations import list_previous, list_sealed, replace_previous, replace_sealed
 from app.models.quarantine import list_kept, replace_sealed_request
 from app.observability.logging import get_logger
@@ -67,7 +68,7 @@ def rotate(platform: Platform, *, actor: str) -> dict[str, Any]:
 
 
 def _reseal_what_is_old(platform: Platform) -> list[str]:
-    """Secrets that are being replaced, and requests in quarantine; those that no key opens, by id."""
+    """Secrets that are being replaced, those of forwarding, and requests in quarantine; what no key opens, by id."""
     unreadable: list[str] = []
     with platform.database.transaction(system=True) as session:
         for integration_id, sealed in list_previous(session):
@@ -75,6 +76,11 @@ def _reseal_what_is_old(platform: Platform) -> list[str]:
                 replace_previous(session, integration_id, old=sealed, new=platform.vault.reseal(sealed))
             except ConfigurationError:
                 unreadable.append(str(integration_id))
+        for org_id, column, sealed in list_sealed_secrets(session):
+            try:
+                replace_secret(session, org_id, column, old=sealed, new=platform.vault.reseal(sealed))
+            except ConfigurationError:
+                unreadable.append(f"forward:{org_id}")
     after = 0
     while True:
         with platform.database.transaction(system=True) as session:

@@ -13,16 +13,19 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from app.errors import ConfigurationError, InvalidInput
+from app.integrations.doors import DOORS
+from app.integrations.front_door import DoorCredentials
 from app.integrations.google_calendar import GoogleCalendarCredentials
 from app.integrations.twilio import TwilioCredentials
 from app.integrations.vapi import VapiCredentials
 
-Credentials = VapiCredentials | TwilioCredentials | GoogleCalendarCredentials
+Credentials = VapiCredentials | TwilioCredentials | GoogleCalendarCredentials | DoorCredentials
 
-PROVIDERS: dict[str, type[VapiCredentials] | type[TwilioCredentials] | type[GoogleCalendarCredentials]] = {
+PROVIDERS: dict[str, type[Credentials]] = {
     "vapi": VapiCredentials,
     "twilio": TwilioCredentials,
     "google-calendar": GoogleCalendarCredentials,
+    **{door.provider: door.credentials for door in DOORS.values()},
 }
 
 

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from app.errors import CircuitOpen, DatabaseUnavailable, ProviderUnavailable, TemporaryFailure
+from app.integrations.doors import DOORS
 from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
-from app.services import calendar_channels, calendar_sync, calls, canary, message_checks, messages, texts
+from app.services import calendar_channels, calendar_sync, calls, canary, forwarding, message_checks, messages, texts
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
 from app.services.delivery import SCHEDULE, Handler, LeaseLost, Postponed, Skip, Work
@@ -23,8 +24,9 @@ CANCEL_WORDS = {"c", "cancel"}
 
 
 def find_handler(provider: str, event_type: str) -> Handler:
-    """The handler of an event's type; one that skips when there is none."""
-    return _HANDLERS.get((provider, event_type), _skip_unknown)
+    """The handler of an event's type; one that hands a front door's events on, or skips, when there is none."""
+    default = forwarding.hand_on if provider in DOORS else _skip_unknown
+    return _HANDLERS.get((provider, event_type), default)
 
 
 def _skip_unknown(_: Work) -> Skip:
@@ -113,5 +115,6 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     (INTERNAL_PROVIDER, canary.TYPE): canary.arrive,
     (INTERNAL_PROVIDER, OwnWork.FINISH_APPOINTMENT): _finish_appointment,
     (INTERNAL_PROVIDER, OwnWork.SYNC_CALENDAR): calendar_sync.sync,
+    (INTERNAL_PROVIDER, OwnWork.FORWARD_EVENT): forwarding.send,
     (INTERNAL_PROVIDER, OwnWork.WATCH_CALENDAR): calendar_channels.attend,
 }

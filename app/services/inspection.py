@@ -122,17 +122,20 @@ _APPOINTMENT = (
 
 
 def deliveries(
-    platform: Platform, *, org_id: UUID | None = None, status: str | None = None, limit: int = 100
+    platform: Platform, *, org_id: UUID | None = None, limit: int = 100, **equal: str | None
 ) -> list[dict[str, Any]]:
-    """The newest first. ``event_id`` is unique within its integration; times are UTC. Raises NotFound."""
+    """The newest first, those that stand as ``equal`` says (``status``, ``provider``, ``type``, ``event_key``).
+
+    ``event_id`` is unique within its integration; times are UTC. Raises NotFound.
+    """
     with _reading(platform, org_id) as session:
-        return [show_delivery(row) for row in list_deliveries(session, org_id=org_id, status=status, limit=limit)]
+        return [show_delivery(row) for row in list_deliveries(session, org_id=org_id, limit=limit, **equal)]
 
 
-def unowned(platform: Platform, *, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+def unowned(platform: Platform, *, limit: int = 100, **equal: str | None) -> list[dict[str, Any]]:
     """Events that came through an account of the platform's and that no organization owns, the newest first."""
     with platform.database.transaction(system=True) as session:
-        rows = list_deliveries(session, org_id=UNOWNED_ORG_ID, status=status, limit=limit)
+        rows = list_deliveries(session, org_id=UNOWNED_ORG_ID, limit=limit, **equal)
         return [show_delivery(row) for row in rows]
 
 

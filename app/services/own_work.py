@@ -25,6 +25,7 @@ class OwnWork(StrEnum):
     FINISH_APPOINTMENT = "appointment.finish"
     SYNC_CALENDAR = "calendar.sync"
     WATCH_CALENDAR = "calendar.watch"
+    FORWARD_EVENT = "event.forward"
 
 
 def plan(
@@ -35,8 +36,12 @@ def plan(
     lane_key: str,
     payload: dict[str, Any],
     due_at: datetime | None = None,
+    key: str | None = None,
 ) -> int:
-    """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit."""
+    """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit.
+
+    ``key`` is what it can be found by; two with the same are two all the same.
+    """
     return insert_own_work(
         session,
         [
@@ -44,7 +49,7 @@ def plan(
                 org_id=org_id,
                 provider=INTERNAL_PROVIDER,
                 type=work,
-                event_key=f"{work}:{uuid4()}",
+                event_key=f"{work}:{key or uuid4()}",
                 lane_key=lane_key,
                 payload=payload,
                 due_at=due_at,

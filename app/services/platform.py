@@ -10,12 +10,14 @@ import os
 import socket
 from datetime import timedelta
 
-from app.config import Settings
+from app.config import Environment, Settings
 from app.database import Database
 from app.integrations.breaker import circuits
+from app.integrations.forwarder import Forwarder
 from app.integrations.google_calendar import GoogleCalendar
 from app.integrations.rates import Rates
 from app.integrations.slack import SlackAlerts
+from app.integrations.target_circuits import target_circuits
 from app.integrations.twilio import TwilioMessages
 from app.integrations.vapi import VapiClient
 from app.queue import Bell
@@ -26,6 +28,7 @@ from app.services.credentials import Vault
 from app.services.delivery import Handler
 from app.services.directory import Directory
 from app.services.error_counts import ErrorCounts
+from app.services.forwarding import Turns
 from app.services.handlers import find_handler
 from app.services.lately import Lately
 from app.services.measurements import Measurements
@@ -63,6 +66,11 @@ class Platform:
             else None
         )
         self.rates = Rates(self.redis)
+        self.forwarder = Forwarder(
+            private_allowed=settings.forward_private_targets,
+            plain_allowed=settings.environment is not Environment.PRODUCTION,
+        )
+        self.forward_turns = Turns(settings.worker_threads if kind == "worker" else settings.fallback_threads)
         self.bell = Bell(self.redis)
         self.waker = Waker(self)
         self.caretaker = Caretaker(self)
@@ -70,8 +78,9 @@ class Platform:
         self.measurements = Measurements(self)
         self.watcher = Watcher(self)
         self.nightly = Nightly(self)
-        circuits.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
-        circuits.on_change(self.waker.circuit_changed)
+        for registry in (circuits, target_circuits):
+            registry.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
+            registry.on_change(self.waker.circuit_changed)
 
     def handler(self, provider: str, event_type: str) -> Handler:
         """The handler of an event's type."""

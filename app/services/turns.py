@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from app.errors import ProviderThrottled
-from app.integrations.breaker import GOOGLE_CALENDAR_EVENTS, GOOGLE_CALENDAR_FREEBUSY
+from app.integrations.breaker import FORWARD, GOOGLE_CALENDAR_EVENTS, GOOGLE_CALENDAR_FREEBUSY
 from app.integrations.google_calendar import GoogleCalendarCredentials
 from app.integrations.twilio import TwilioCredentials, sender_of
 from app.services.delivery import Postponed
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.models.messages import Message
     from app.services.platform import Platform
 
+FORWARDS_PER_SECOND = 20.0  # to somebody's own server that has just come back; nobody says what it can take
 HELD_BACK = timedelta(seconds=1)  # after a 429 that does not say for how long
 
 
@@ -69,6 +70,8 @@ def rate_of(settings: Settings, circuit: str) -> float:
     """How many a second may be woken, of one organization, when this circuit closes."""
     if circuit in (GOOGLE_CALENDAR_EVENTS, GOOGLE_CALENDAR_FREEBUSY):
         return settings.google_changes_per_second
+    if circuit.startswith(f"{FORWARD}:"):
+        return FORWARDS_PER_SECOND
     return settings.twilio_texts_per_second
 
 

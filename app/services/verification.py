@@ -6,14 +6,15 @@ new secret pass side by side. How each provider proves itself is its integration
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from app.errors import DatabaseUnavailable, RequestRefused, SignatureInvalid, SignatureMissing
+from app.errors import DatabaseUnavailable, RequestRefused, SignatureInvalid, SignatureMissing, UnknownEndpoint
 from app.integrations import google_calendar, twilio, vapi
+from app.integrations.doors import DOORS
 from app.integrations.events import InboundEvent, WebhookRequest
 from app.models import quarantine as rows
 from app.observability import metrics
@@ -31,7 +32,10 @@ _VERIFY: dict[str, Callable[..., None]] = {
     "vapi": vapi.verify,
     "twilio": twilio.verify,
     "google-calendar": google_calendar.verify,
+    **{door.provider: door.verify for door in DOORS.values()},
 }
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -61,14 +65,30 @@ def understand(endpoint: Endpoint, webhook: WebhookRequest, *, now: datetime) ->
 
     Raises SignatureMissing, SignatureInvalid (both of the present secret), MalformedEvent.
     """
+    return _with_either(endpoint, now, lambda credentials: _believe(endpoint, credentials, webhook, now))
+
+
+def greet(endpoint: Endpoint, query: Mapping[str, str]) -> str:
+    """What a provider wants to hear that asks before it sends anything; the modes are for events, not for this.
+
+    Raises SignatureMissing, SignatureInvalid, MalformedEvent, and UnknownEndpoint where none asks.
+    """
+    ask = DOORS[endpoint.provider].greet
+    if ask is None:
+        raise UnknownEndpoint
+    return _with_either(endpoint, datetime.now(UTC), lambda credentials: ask(query, credentials))
+
+
+def _with_either(endpoint: Endpoint, now: datetime, check: Callable[[Credentials], T]) -> T:
+    """With the present secret, or with one that is being replaced; the refusal is the present one's."""
     try:
-        return _believe(endpoint, endpoint.credentials, webhook, now)
+        return check(endpoint.credentials)
     except (SignatureMissing, SignatureInvalid):
         previous = endpoint.previous
         if previous is None or endpoint.previous_until is None or now >= endpoint.previous_until:
             raise
         try:
-            return _believe(endpoint, previous, webhook, now)
+            return check(previous)
         except (SignatureMissing, SignatureInvalid):
             pass
         raise
@@ -85,6 +105,8 @@ def _parse(endpoint: Endpoint, webhook: WebhookRequest, *, account_sid: str | No
         return vapi.parse(webhook)
     if endpoint.provider == "google-calendar":
         return google_calendar.parse(webhook)
+    if endpoint.provider in DOORS:
+        return DOORS[endpoint.provider].parse(webhook)
     of_status = urlsplit(webhook.url).path.endswith("/status")
     parse: Any = twilio.parse_status if of_status else twilio.parse_inbound
     event: InboundEvent = parse(webhook, account_sid=account_sid)

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.integrations.breaker import CIRCUITS, VAPI, circuits, protected
+from app.integrations.breaker import CIRCUITS, FORWARD, VAPI, circuits, protected
 from app.observability import metrics
 from app.observability.errors import Where
 from app.services import canary, handlers
@@ -239,7 +239,7 @@ def test_everything_that_the_house_handles_and_every_door_of_errors_is_on_the_li
             assert kind in metrics.TYPES
             assert kind in metrics.HANDLED[provider]
     assert set(get_args(Where)) == metrics.WHERE
-    assert set(CIRCUITS) == metrics.CIRCUITS
+    assert {*CIRCUITS, FORWARD} == metrics.CIRCUITS
 
 
 def test_a_trial_of_the_breaker_is_no_call_to_a_provider(app, platform):

@@ -8,7 +8,9 @@ from werkzeug.routing import Rule
 
 from app.http.api.operations import OPERATIONS, PUBLIC
 from app.http.limits import EXEMPT
+from app.integrations.doors import DOORS
 from app.services.api_keys import SCOPES
+from tests.doors import Connected
 from tests.integration.api import Program
 
 SOMETHING = {"delivery_id": 1, "token": "token"}
@@ -58,6 +60,9 @@ def test_every_webhook_route_refuses_what_is_not_signed_and_keeps_nothing_of_it(
         "google-calendar": people.salon.google_token,
     }
     content = {"vapi": "application/json", "twilio": "application/x-www-form-urlencoded", "google-calendar": None}
+    for provider, door in DOORS.items():
+        tokens[provider] = Connected(platform, people.salon.id, provider).token
+        content[provider] = door.content_types[0]
     tried = 0
     for rule in routes(app):
         if not rule.rule.startswith("/webhooks/"):
@@ -68,7 +73,7 @@ def test_every_webhook_route_refuses_what_is_not_signed_and_keeps_nothing_of_it(
             answer = app.test_client().post(path, data=b"{}", content_type=content[provider])
             assert answer.status_code in (401, 403), rule.rule
         tried += 1
-    assert tried >= 4
+    assert tried >= 4 + len(DOORS)
     with platform.database.transaction(system=True) as session:
         assert session.execute(text("SELECT count(*) FROM webhook_delivery_log")).scalar_one() == 0
 

@@ -17,6 +17,7 @@ ONE = f"/deliveries/<int(max={api_reads.LARGEST_ID}):delivery_id>"
 def list_deliveries(asked: Asked) -> Mapping[str, Any]:
     """Deliveries, the newest first"""
     equal = asked.query.model_dump(include={"status", "provider", "type"})
+    equal["event_key"] = asked.query.event_id
     return api_reads.page(asked.platform, api_reads.DELIVERIES, asked.caller.org_id, equal=equal, **asked.stretch)
 
 

@@ -51,8 +51,9 @@ class DeliveriesQuery(PageQuery):
     """Which deliveries; since and until speak of ``received_at``."""
 
     status: DeliveryStatus | None = None
-    provider: str | None = Field(None, max_length=50, description="vapi, twilio, google-calendar, or voicedesk's own")
+    provider: str | None = Field(None, max_length=50, description="such as vapi or stripe; voicedesk is our own work")
     type: str | None = Field(None, max_length=100, description="the event's type, such as end-of-call-report")
+    event_id: str | None = Field(None, max_length=200, description="the event's id at its provider")
 
 
 class CallsQuery(PageQuery):

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from app.errors import ProviderUnavailable
 from app.integrations.breaker import protected
+from app.integrations.reading import scrubbed
 from app.integrations.vapi.facts import moment, section, text
-from app.integrations.vapi.reading import scrubbed
 from app.integrations.vapi.wire import FULL_TIMEOUT_SECONDS, Wire
 
 PROBE_TIMEOUT_SECONDS = 5.0

@@ -15,8 +15,8 @@ import orjson
 
 from app.errors import MalformedEvent
 from app.integrations.events import InboundEvent, WebhookRequest
+from app.integrations.reading import read_json, scrubbed
 from app.integrations.vapi.facts import call_of, moment, status_of, text
-from app.integrations.vapi.reading import read_json, scrubbed
 from app.integrations.vapi.tools import tool_calls_of
 
 PROVIDER = "vapi"

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
+from app.integrations.reading import read_json, storable
 from app.integrations.vapi.facts import section, text
-from app.integrations.vapi.reading import read_json, storable
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from app.errors import (
     VoicedeskError,
 )
 from app.integrations.http_errors import BoundedAdapter, parse_retry_after, sort_failure
-from app.integrations.vapi.reading import read_json
+from app.integrations.reading import read_json
 
 FULL_TIMEOUT_SECONDS = 10.0
 # A try shorter than this ran out because its caller had no time, which says nothing about Vapi.

@@ -62,6 +62,11 @@ def storable(value: Any) -> Any:
     return _walk(value, 0, lambda key: Holds.ANYTHING)
 
 
+def storable_without(value: Any, secrets: frozenset[str]) -> Any:
+    """``storable``, and what stands under any of these keys replaced; all else stays as it was said."""
+    return _walk(value, 0, lambda key: Holds.SECRETS if key in secrets else Holds.ANYTHING)
+
+
 def scrubbed(value: Any) -> Any:
     """``storable``, and with every secret replaced, recursively. Keys and shapes stay.
 
