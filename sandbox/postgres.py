@@ -41,7 +41,8 @@ class EmbeddedPostgres:
     """One cluster. ``start`` makes it if there is none; ``stop`` leaves the data.
 
     ``bin_dir`` defaults to TEST_POSTGRES_BIN, then to the wheel's. ``data_dir`` is where the cluster lies
-    (for root a link to it: sandbox/unprivileged.py). Failures raise RuntimeError with what to look at.
+    (for root a link to it: sandbox/unprivileged.py). ``environment`` adds to the server's own variables.
+    Failures raise RuntimeError with what to look at.
     """
 
     def __init__(
@@ -52,15 +53,17 @@ class EmbeddedPostgres:
         log_path: Path | None = None,
         bin_dir: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._account = Account()
-        self._home = find_home(data_dir.absolute(), self._account)
-        self.data_dir = self._home / "cluster"
+        self.home = find_home(data_dir.absolute(), self._account)
+        self.data_dir = self.home / "cluster"
         chosen = os.environ.get("TEST_POSTGRES_BIN")
         self.bin_dir = bin_dir or (Path(chosen) if chosen else find_binaries(self._account))
         self.port = port or free_port()
         self.log_path = log_path or data_dir.absolute().parent / f"{data_dir.name}.log"
         self._settings = {**DEFAULTS, **(settings or {})}
+        self._environment = {**os.environ, **environment} if environment else None
         self._process: Child | None = None
 
     @property
@@ -72,7 +75,7 @@ class EmbeddedPostgres:
     @property
     def password(self) -> str:
         """The superuser's password: made once, kept beside the cluster, readable for its user alone."""
-        path = self._home / "password"
+        path = self.home / "password"
         with contextlib.suppress(FileExistsError), open(path, "x", opener=_private) as file:
             file.write(secrets.token_hex(16))
             self._account.own(path)
@@ -107,6 +110,7 @@ class EmbeddedPostgres:
         self._process = start_child(
             [self.bin_dir / "postgres", "-D", self.data_dir, *words],
             log_path=self.log_path,
+            env=self._environment,
             death_signal=signal.SIGINT,
             **self._account.identity,
         )
@@ -156,11 +160,11 @@ class EmbeddedPostgres:
     def _make_cluster(self) -> None:
         """Make it beside, then rename: a cluster that is there is complete."""
         assert self.password
-        unfinished = self._home / "unfinished"
+        unfinished = self.home / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         command = [
             *(str(self.bin_dir / "initdb"), "-D", str(unfinished), "-U", "postgres", "-E", "UTF8", "--no-locale"),
-            *("--auth=scram-sha-256", f"--pwfile={self._home / 'password'}"),
+            *("--auth=scram-sha-256", f"--pwfile={self.home / 'password'}"),
             *(["--no-sync"] if self._settings.get("fsync") == "off" else []),
         ]
         done = self._account.run(command)

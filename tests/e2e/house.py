@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 from cryptography.fernet import Fernet
 from sqlalchemy import text
 
 from app.config import Settings, environment_of
 from app.services.platform import Platform
+from sandbox.house import BIN as BIN  # known to tests by this name
+from sandbox.house import ROOT as ROOT
+from sandbox.house import Processes, is_ready
 from sandbox.ports import free_port
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
-from sandbox.processes import Command, Supervisor
 from sandbox.standins import RemoteWorld
 from sandbox.valkey import EmbeddedValkey
 from tests.conftest import Urls, make_settings
 from tests.eventually import eventually
-
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 
 
 class Answer:
@@ -69,72 +63,50 @@ class House:
         }
         self.settings: Settings = make_settings(Urls(owner, app, "voicedesk"), world, **{**defaults, **overrides})
         self.environment = {**environment_of(self.settings), "PORT": str(self.port)}
-        migrate = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
-        subprocess.run(migrate, env=self.environment, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        self._processes = Processes(folder / "processes", self.environment)
+        self._processes.migrate()
         self.platform = Platform(self.settings)
         self.client = Client(self.base_url)
-        self._folder = folder / "processes"
-        self._folder.mkdir()
-        self._supervisor = Supervisor(self._folder)
-        self._commands: dict[str, Command] = {}
 
     def start_web(self) -> None:
-        self._start("web", [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"])
+        self._processes.start_web(port=self.port)
         self.await_web()
 
     def start_worker(self, name: str = "worker") -> None:
         assert self.valkey is not None
-        words = ["worker", "--url", self.valkey.url, "--worker-class", "workers.Worker", "voicedesk"]
-        self._start(name, [str(BIN / "rq"), *words])
+        self._processes.start_worker(name, redis_url=self.valkey.url)
 
     def start_scheduler(self) -> None:
-        self._start("scheduler", [sys.executable, "-m", "workers.scheduler"])
+        self._processes.start_scheduler()
 
     def await_web(self) -> None:
-        eventually(self._answers, seconds=40, every=0.1)
+        eventually(lambda: is_ready(self.port), seconds=40, every=0.1)
 
     def kill(self, name: str) -> None:
         """SIGKILL to a command and everything it has started; it is started again."""
-        self._signal(name, signal.SIGKILL)
+        self._processes.kill(name)
 
     def keep_down(self, name: str) -> None:
         """SIGKILL, for good."""
-        self._supervisor.leave(name)
-        self._signal(name, signal.SIGKILL)
+        self._processes.keep_down(name)
 
     def freeze(self, name: str) -> None:
         """SIGSTOP: it lives and does nothing until `thaw`."""
-        self._signal(name, signal.SIGSTOP)
+        self._processes.freeze(name)
 
     def thaw(self, name: str) -> None:
-        self._signal(name, signal.SIGCONT)
-
-    def _signal(self, name: str, number: signal.Signals) -> None:
-        process = psutil.Process(self._commands[name].pid)
-        for one in [process, *process.children(recursive=True)]:
-            os.kill(one.pid, number)
+        self._processes.thaw(name)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with self.platform.database.transaction(system=True) as session:
             return [tuple(row) for row in session.execute(text(statement)).all()]
 
     def log(self, name: str) -> str:
-        return (self._folder / f"{name}.log").read_text()
+        return self._processes.log_path(name).read_text()
 
     def close(self) -> None:
-        self._supervisor.stop()
+        self._processes.stop()
         self.platform.close()
         if self.valkey:
             self.valkey.stop()
         self.postgres.stop()
-
-    def _start(self, name: str, words: list[str]) -> None:
-        command = Command(words, log_path=self._folder / f"{name}.log", env=self.environment, cwd=ROOT)
-        self._commands[name] = command
-        self._supervisor.start(name, command)
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(self.base_url + "/health/ready", timeout=2).status_code == 200
-        except requests.RequestException:
-            return False

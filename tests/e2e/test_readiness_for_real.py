@@ -62,7 +62,7 @@ def test_a_house_that_runs_is_ready_and_says_what_has_died(house):
     assert checks["Webhook Queue System"]["reason"].startswith("a job came back from worker:")
     assert max(row["duration_ms"] for row in checks.values()) < 10_000
 
-    worker = psutil.Process(house._commands["worker"].pid)
+    worker = psutil.Process(house._processes.pid("worker"))
     worker.suspend()
     try:
         assert readiness(house)[1]["Webhook Queue System"]["status"] == "WARN"

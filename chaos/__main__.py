@@ -1,0 +1,84 @@
+"""`python -m chaos`: run the faults, print the table, and exit 1 with the first one that breaks a promise."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from chaos import table
+from chaos.faults import FAULTS, GROUPS
+from chaos.run import Options, run
+
+DOCUMENT = Path("docs/reliability.md")
+RATE, SHORT_RATE = 40.0, 30.0
+
+
+def main() -> int:
+    """Returns the exit code."""
+    options = _arguments().parse_args()
+    if options.list:
+        for fault in FAULTS:
+            short = "short" if fault.in_short else ""
+            print(f"{fault.group:<12}{fault.name:<24}{fault.events:>7,}  {short:<6}{fault.about}")
+        return 0
+    if options.merge:
+        _, rows = table.load(options.merge)
+        return _conclude(rows, options)
+    chosen = [
+        fault
+        for fault in FAULTS
+        if (not options.only or fault.name in options.only)
+        and (not options.group or fault.group in options.group)
+        and (not options.short or options.only or fault.in_short)
+    ]
+    unknown = set(options.only) - {fault.name for fault in FAULTS}
+    if unknown or not chosen:
+        print(f"no such fault: {', '.join(sorted(unknown)) or 'none chosen'}; --list tells them", file=sys.stderr)
+        return 2
+    began, rows = time.monotonic(), []
+    how = Options(
+        short=options.short,
+        seed=options.seed,
+        rate=options.rate or (SHORT_RATE if options.short else RATE),
+        events=options.events,
+    )
+    for row in run(chosen, how):
+        rows.append(row)
+        print(table.tell(row), flush=True)
+        if options.out:
+            facts = {"seed": how.seed, "python": platform.python_version(), "cores": os.cpu_count(), "short": how.short}
+            table.save(options.out, {**facts, "seconds": round(time.monotonic() - began)}, rows)
+        if not row.is_clean and not options.go_on:
+            break
+    return _conclude(rows, options)
+
+
+def _conclude(rows: list[table.Row], options: argparse.Namespace) -> int:
+    print("\n" + table.render(rows))
+    if options.write:
+        table.write_into(DOCUMENT, table.render(rows))
+    return 0 if all(row.is_clean for row in rows) else 1
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="tell the faults, and run none")
+    parser.add_argument("--only", action="append", default=[], metavar="FAULT", help="this one; may be repeated")
+    parser.add_argument("--group", action="append", default=[], choices=GROUPS, help="all of this group")
+    parser.add_argument("--short", action="store_true", help="a few faults with few events, at most three minutes")
+    parser.add_argument("--events", type=int, help="acknowledged events for each fault, instead of its own number")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed, the same load and the same moments")
+    parser.add_argument("--rate", type=float, help=f"events a second ({RATE:.0f}; short {SHORT_RATE:.0f})")
+    parser.add_argument("--go-on", action="store_true", help="run the others although one has failed")
+    parser.add_argument("--out", type=Path, help="write the rows there, to be merged with others")
+    parser.add_argument("--merge", type=Path, nargs="+", help="run nothing: one table from what runs wrote")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

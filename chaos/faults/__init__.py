@@ -1,0 +1,16 @@
+"""All faults, in the order in which they are run. Owns nothing but the list."""
+
+from __future__ import annotations
+
+from chaos.faults import clocks, events, leases, processes, providers, servers
+from chaos.stage import Fault
+
+FAULTS: tuple[Fault, ...] = (
+    *processes.FAULTS,
+    *servers.FAULTS,
+    *providers.FAULTS,
+    *events.FAULTS,
+    *leases.FAULTS,
+    *clocks.FAULTS,
+)
+GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))

@@ -1,0 +1,239 @@
+"""A house to be broken: two web processes, two workers, a scheduler, PostgreSQL, Valkey and the stand-ins.
+
+Owns what runs and how it is reached. PostgreSQL syncs to disk, as in production. What is broken, and when,
+is the faults' (chaos/faults/).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from cryptography.fernet import Fernet
+
+from app.config import environment_of, load_settings
+from app.services.platform import Platform
+from chaos.people import Business, Numbers, found
+from sandbox.house import ROOT, Processes, await_ready
+from sandbox.ports import LOOPBACK, free_port
+from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
+from sandbox.processes import Service
+from sandbox.standins import RemoteWorld
+from sandbox.valkey import EmbeddedValkey
+
+WEBS = ("web-1", "web-2")
+WORKERS = ("worker-1", "worker-2")
+SCHEDULERS = ("scheduler-1", "scheduler-2")
+POSTGRES, VALKEY = "postgres", "valkey"
+STARTUP = ROOT / "chaos" / "startup"  # its sitecustomize patches a process that is told to be broken
+PATCH = "CHAOS_PATCH"
+FAKETIME = "libfaketimeMT.so.1"
+LIBRARIES = ("/usr/lib", "/usr/local/lib")
+
+
+class Server:
+    """A server as a service that a fault may keep down: then nobody starts it again."""
+
+    def __init__(self, server: EmbeddedPostgres | EmbeddedValkey) -> None:
+        self._server = server
+        self.kept_down = False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._server.pid
+
+    def is_running(self) -> bool:
+        """Whether it is there, or not wanted."""
+        return self.kept_down or self._server.is_running()
+
+    def start(self) -> None:
+        """Start it, unless it is kept down."""
+        if not self.kept_down:
+            self._server.start()
+
+    def stop(self) -> None:
+        """End it orderly."""
+        self._server.stop()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a house is to be built. ``settings`` go to the product, ``patch`` names what is broken in it."""
+
+    settings: tuple[tuple[str, Any], ...] = ()
+    patch: str | None = None
+    clock: str | None = None  # whose clock can be set: the ``database``'s, or that of the product's ``processes``
+    disk_megabytes: int | None = None
+
+
+@dataclass
+class House:
+    """All of it, running. ``businesses`` are made by ``open``."""
+
+    plan: Plan
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="voicedesk-chaos-")))
+    web_ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in WEBS})
+
+    def __enter__(self) -> House:
+        self._closing = contextlib.ExitStack()
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _build(self) -> None:
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = LOOPBACK  # everything here is on this machine
+        self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        clock = self._make_clock() if self.plan.clock else {}
+        self.postgres = EmbeddedPostgres(
+            self.folder / "postgres",
+            environment=clock if self.plan.clock == "database" else None,
+            settings={"max_connections": "300"},
+        )
+        if self.plan.disk_megabytes:
+            self._closing.enter_context(small_disk(self.postgres.home, self.plan.disk_megabytes))
+        self._closing.callback(self.postgres.stop)
+        self.postgres.start()
+        owner, app = create_roles_and_database(self.postgres, "voicedesk")
+        self.valkey = EmbeddedValkey(self.folder / "valkey")
+        self._closing.callback(self.valkey.stop)
+        self.valkey.start()
+        standins = free_port()
+        self.world = RemoteWorld(f"http://{LOOPBACK}:{standins}")
+        self.base_url = f"http://{LOOPBACK}:{self.web_ports[WEBS[0]]}"
+        metrics = self.folder / "metrics"
+        metrics.mkdir()
+        settings = load_settings(
+            environment="test",
+            database_url=app,
+            migration_database_url=owner,
+            redis_url=self.valkey.url,
+            credentials_keys=[Fernet.generate_key().decode()],
+            public_base_url=self.base_url,
+            twilio_api_base_url=self.world.twilio_url,
+            google_calendar_api_base_url=self.world.google_url,
+            vapi_api_base_url=self.world.vapi_url,
+            slack_api_base_url=self.world.slack_url,
+            metrics_dir=str(metrics),
+            log_format="json",
+            **dict(self.plan.settings),
+        )
+        self.settings = settings
+        environment = {**environment_of(settings), "WEB_CONCURRENCY": "1"}
+        self.processes = Processes(self.folder / "processes", environment)
+        self._more = clock if self.plan.clock == "processes" else {}
+        if self.plan.patch:
+            self._more |= patched(self.plan.patch)
+        self._closing.callback(self.processes.stop)
+        self.processes.migrate()
+        self.processes.start("stand-ins", [*_python("sandbox.standins"), "--port", str(standins)])
+        self.servers = {POSTGRES: Server(self.postgres), VALKEY: Server(self.valkey)}
+        for name, server in self.servers.items():
+            self.processes.keep(name, _as_service(server))
+        self.platform = Platform(settings, kind="cli")
+        self._closing.callback(self.platform.close)
+        for name in (*WEBS, *WORKERS, SCHEDULERS[0]):
+            self.start(name)
+        for port in self.web_ports.values():
+            await_ready(port)
+
+    def start(self, name: str) -> None:
+        """One process of the product, broken as the plan says."""
+        more = self._more
+        if name in self.web_ports:
+            self.processes.start_web(name, port=self.web_ports[name], **more)
+        elif name.startswith("worker"):
+            self.processes.start_worker(name, redis_url=self.valkey.url, **more)
+        else:
+            self.processes.start_scheduler(name, **more)
+
+    def open(self, count: int, numbers: Numbers, name: str) -> list[Business]:
+        """New organizations, known to the stand-ins."""
+        return [found(self.platform, self.world, numbers, f"{name} {number}") for number in range(1, count + 1)]
+
+    def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """What the database says to its superuser, whom no policy binds. Raises psycopg2.Error."""
+        with contextlib.closing(psycopg2.connect(self.postgres.superuser_url("voicedesk"), connect_timeout=5)) as link:
+            link.set_session(readonly=True, autocommit=True)
+            with link.cursor() as cursor:
+                cursor.execute("SET statement_timeout = '60s'")
+                cursor.execute(statement, values or {})
+                return list(cursor.fetchall())
+
+    def set_clock(self, seconds: int) -> None:
+        """Let the clock that can be set be ahead by so many seconds; seen within one."""
+        draft = self._clock.with_suffix(".new")
+        draft.write_text(f"{seconds:+d}\n")
+        draft.chmod(0o644)
+        draft.replace(self._clock)
+
+    def _make_clock(self) -> dict[str, str]:
+        """A file that says how wrong a clock is, and the variables that make a process believe it."""
+        folder = Path(tempfile.mkdtemp(prefix="voicedesk-clock-"))
+        folder.chmod(0o755)  # PostgreSQL's own user reads it
+        self._closing.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._clock = folder / "clock"
+        self.set_clock(0)
+        return {
+            "LD_PRELOAD": str(find_faketime()),
+            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def close(self) -> None:
+        """Stop everything and leave nothing."""
+        self._closing.close()
+
+
+def find_faketime() -> Path | None:
+    """Where libfaketime is, which gives a process another time of day."""
+    return next((path for folder in LIBRARIES for path in Path(folder).rglob(FAKETIME)), None)
+
+
+def patched(patch: str) -> dict[str, str]:
+    """The variables that make a process begin with a patch (chaos/sabotage.py)."""
+    return {PATCH: patch, "PYTHONPATH": f"{STARTUP}{os.pathsep}{ROOT}"}
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: int) -> Any:
+    """A file system of its own at the folder, as small as that; needs root."""
+    owner = folder.stat()
+    options = f"size={megabytes}m,mode=0700,uid={owner.st_uid},gid={owner.st_gid}"
+    run("mount", "-t", "tmpfs", "-o", options, "voicedesk-chaos", str(folder))
+    try:
+        yield
+    finally:
+        run("umount", str(folder))
+
+
+def run(*words: str) -> None:
+    """A command of the machine's. Raises RuntimeError with what it said."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{words[0]} failed: {done.stderr.strip()}")
+
+
+def _as_service(server: Server) -> Service:
+    return server
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", module]

@@ -1,0 +1,308 @@
+"""The load: calls and texts of several organizations, posted as the providers would, at a steady pace.
+
+Owns what is posted, when, to which web process, and what is noted of the answers. An event that got no 2xx
+is posted again until it has one; a question is asked once, because nobody asks Vapi's for it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from twilio.request_validator import RequestValidator
+
+from chaos.books import Books, Event, Question
+from chaos.people import Business, Numbers
+from sandbox.ports import LOOPBACK
+
+SENDERS = 24
+POST_SECONDS = 20.0  # as long as Vapi waits
+COPIES = 5
+AGAIN_SECONDS = 1.0
+SETTLE_SECONDS = 90.0
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the load is made of, as shares: of scenes that are calls, of texts that want a reply, and so on."""
+
+    calls: float = 0.3
+    replies: float = 0.4
+    questions: float = 0.3
+    bookings: float = 0.35
+    duplicated: float = 0.1
+    late_duplicates: float = 0.03
+    shuffled: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One request, ready."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Unreachable(Exception):
+    """No web process took the connection: nothing was sent."""
+
+
+class Cut(Exception):
+    """The connection ended, or nothing came, after the request had been sent."""
+
+
+@dataclass
+class Traffic:
+    """The load on one house while one fault is on. ``ports`` are those of the web processes."""
+
+    ports: Sequence[int]
+    base_url: str
+    businesses: Sequence[Business]
+    numbers: Numbers
+    rng: random.Random
+    rate: float  # events a second
+    mix: Mix = field(default_factory=Mix)
+    books: Books = field(default_factory=Books)
+    hosts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self._senders = ThreadPoolExecutor(SENDERS, "sender")
+        self._copiers = ThreadPoolExecutor(COPIES * 4, "copier")
+        self._again: list[tuple[float, int, Event, Post]] = []
+        self._lock = threading.Lock()
+        self._count = 0
+        self._ended = threading.Event()
+        self._resender = threading.Thread(target=self._resend, name="resender", daemon=True)
+        self._resender.start()
+
+    def run(self, events: int, *, keep_going: Callable[[], bool] = lambda: True) -> None:
+        """Play scenes until so many events are acknowledged, as fast as the rate says and answers come."""
+        began, sent = time.monotonic(), 0
+        waiting = threading.BoundedSemaphore(SENDERS * 2)
+        while self.books.acknowledged < events and keep_going():
+            due = began + sent / self.rate
+            if (early := due - time.monotonic()) > 0:
+                time.sleep(early)
+            elif early < -2:  # answers did not come for a while: what was not sent then is not made up for
+                began -= early
+            waiting.acquire()
+            rng = random.Random(self.rng.random())
+            is_call = rng.random() < self.mix.calls
+            scene, size = (self._call, 3) if is_call else (self._text, 1)
+            sent += size
+            self._senders.submit(self._play, scene, rng).add_done_callback(lambda _: waiting.release())
+
+    def finish(self) -> bool:
+        """Wait until all scenes are over and every event is acknowledged; False when some never were."""
+        self._senders.shutdown(wait=True)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._unacknowledged() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self._ended.set()
+        self._resender.join()
+        self._copiers.shutdown(wait=True)
+        return not self._unacknowledged()
+
+    def _unacknowledged(self) -> int:
+        return sum(event.acknowledged_at is None for event in self.books.events)
+
+    def _play(self, scene: Callable[[Business, random.Random], None], rng: random.Random) -> None:
+        scene(rng.choice(self.businesses), rng)
+
+    # --- scenes --------------------------------------------------------------------------------
+
+    def _call(self, business: Business, rng: random.Random) -> None:
+        """One call: it begins, something may be asked, it ends, it is reported; Vapi keeps to no order."""
+        call_id, caller = str(UUID(int=rng.getrandbits(128), version=4)), self.numbers.draw()
+        ended = {"status": "ended", "endedReason": "customer-ended-call"}
+        told = [
+            (f"status-update:{call_id}:in-progress", "status-update", {"status": "in-progress"}),
+            (f"status-update:{call_id}:ended:customer-ended-call", "status-update", ended),
+            (f"end-of-call-report:{call_id}", "end-of-call-report", _report(call_id)),
+        ]
+        if rng.random() < self.mix.shuffled:
+            rng.shuffle(told)
+        asks = rng.random() < self.mix.questions
+        for number, (key, kind, fields) in enumerate(told):
+            if asks and number == 1:
+                self._ask(business, call_id, caller, rng)
+            event = Event(business, key, lane=f"call:{call_id}")
+            self.send(event, self.vapi(business, kind, call_id, caller, fields), rng)
+
+    def _text(self, business: Business, rng: random.Random) -> None:
+        """A customer's text; one that cancels what was never booked must be answered by one text."""
+        phone, sid = self.numbers.draw(), f"SM{rng.getrandbits(128):032x}"
+        wants_reply = rng.random() < self.mix.replies
+        event = Event(business, f"in:{sid}", lane=f"conversation:{phone}", reply_to=phone if wants_reply else None)
+        self.send(event, self.twilio(business, sid, phone, "C" if wants_reply else "Are you open on Friday?"), rng)
+
+    def send_text(self, business: Business) -> None:
+        """One text that must be answered by one, whatever the mix says."""
+        phone, sid = self.numbers.draw(), f"SM{self.rng.getrandbits(128):032x}"
+        event = Event(business, f"in:{sid}", lane=f"conversation:{phone}", reply_to=phone)
+        self.send(event, self.twilio(business, sid, phone, "C"), self.rng)
+
+    def send_report(self, business: Business, *, reason: str, buried: bool) -> Event:
+        """A call's report alone, with a reason of its own."""
+        call_id = str(UUID(int=self.rng.getrandbits(128), version=4))
+        event = Event(business, f"end-of-call-report:{call_id}", lane=f"call:{call_id}", buried=buried)
+        fields = {**_report(call_id), "endedReason": reason}
+        self.send(event, self.vapi(business, "end-of-call-report", call_id, self.numbers.draw(), fields), self.rng)
+        return event
+
+    def _ask(self, business: Business, call_id: str, caller: str, rng: random.Random) -> None:
+        tool_call_id = f"call_{rng.getrandbits(96):024x}"
+        token = f"{rng.getrandbits(48):012x}"
+        if rng.random() < self.mix.bookings:
+            slot = business.next_slot()
+            question = Question(
+                business, call_id, tool_call_id, "book_appointment", phone=caller, words=f"Guest {token}", slot=slot
+            )
+            self.ask(question, {"start": slot.isoformat(), "name": question.words, "phone": caller})
+            return
+        regular = rng.choice(business.regulars)
+        with regular.turn:  # the next is asked for when this one was answered: so the order is known here
+            regular.asked += 1
+            words = f"Note {regular.asked:06d} {token}"
+            question = Question(
+                *(business, call_id, tool_call_id, "send_text"), phone=regular.phone, words=words, number=regular.asked
+            )
+            self.ask(question, {"phone": regular.phone, "text": words})
+
+    # --- sending -------------------------------------------------------------------------------
+
+    def send(self, event: Event, post: Post, rng: random.Random) -> None:
+        """Post an event, some five times at once by way of different processes, and again until it is acknowledged."""
+        self.books.events.append(event)
+        if rng.random() < self.mix.duplicated:
+            first = rng.randrange(len(self.ports))
+            copies = [self._copiers.submit(self._post_event, event, post, first + number) for number in range(COPIES)]
+            for copy in copies:
+                copy.result()
+        else:
+            self._post_event(event, post, rng.randrange(len(self.ports)))
+        if event.acknowledged_at is None or rng.random() < self.mix.late_duplicates:
+            self._send_again(event, post)
+
+    def ask(self, question: Question, arguments: dict[str, str]) -> None:
+        """Put a question as Vapi does, and note how long the answer took and what it said."""
+        function = {"name": question.tool, "arguments": arguments}
+        call = {"id": question.tool_call_id, "type": "function", "function": function}
+        post = self.vapi(question.business, "tool-calls", question.call_id, question.phone, {"toolCallList": [call]})
+        self.books.questions.append(question)
+        began = time.monotonic()
+        try:
+            question.status, answer = self._post(post, int(question.call_id[:8], 16))
+            question.said = _said(answer, question.tool_call_id) if question.status == 200 else ""
+        except (Cut, Unreachable):
+            question.cut = True
+        question.seconds = time.monotonic() - began
+
+    def vapi(self, business: Business, kind: str, call_id: str, caller: str, fields: dict[str, Any]) -> Post:
+        """A server message, proven by the secret as Vapi does; Vapi publishes no library that would sign it."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        call = {"id": call_id, "type": "inboundPhoneCall", "createdAt": now, "customer": {"number": caller}}
+        number = {"number": business.number, "provider": "twilio"}
+        message = {"type": kind, "timestamp": int(time.time() * 1000), "call": call, "phoneNumber": number, **fields}
+        body = json.dumps({"message": message}).encode()
+        return Post(business.vapi_path, body, {"Content-Type": JSON, "X-Vapi-Secret": business.vapi_secret})
+
+    def twilio(self, business: Business, sid: str, sender: str, words: str) -> Post:
+        """A text that came in, signed by Twilio's own library."""
+        form = {
+            "MessageSid": sid,
+            "SmsSid": sid,
+            "AccountSid": business.account_sid,
+            "From": sender,
+            "To": business.number,
+            "Body": words,
+            "NumMedia": "0",
+            "ToCity": "",
+            "ApiVersion": "2010-04-01",
+        }
+        url = self.base_url + business.twilio_path
+        signature = RequestValidator(business.auth_token).compute_signature(url, form)
+        headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
+        return Post(business.twilio_path, urlencode(form).encode(), headers)
+
+    def _post_event(self, event: Event, post: Post, web: int) -> None:
+        event.posts += 1
+        with contextlib.suppress(Cut, Unreachable):
+            status, _ = self._post(post, web)
+            if 200 <= status < 300:
+                self.books.acknowledge(event)
+
+    def _post(self, post: Post, web: int) -> tuple[int, bytes]:
+        """By way of this web process, or of the next when it takes no connection, as a balancer would."""
+        for number in range(len(self.ports)):
+            place = (web + number) % len(self.ports)
+            host = self.hosts[place] if self.hosts else LOOPBACK
+            connection = http.client.HTTPConnection(host, self.ports[place], timeout=POST_SECONDS)
+            with contextlib.closing(connection):
+                try:
+                    connection.connect()
+                except OSError:
+                    continue
+                try:
+                    connection.request("POST", post.path, body=post.body, headers=dict(post.headers))
+                    answer = connection.getresponse()
+                    return answer.status, answer.read()
+                except (OSError, http.client.HTTPException) as error:
+                    raise Cut from error
+        raise Unreachable
+
+    def _send_again(self, event: Event, post: Post) -> None:
+        with self._lock:
+            self._count += 1
+            heapq.heappush(self._again, (time.monotonic() + AGAIN_SECONDS, self._count, event, post))
+
+    def _resend(self) -> None:
+        while not self._ended.wait(0.05):
+            with self._lock:
+                due = self._again and self._again[0][0] <= time.monotonic()
+                entry = heapq.heappop(self._again) if due else None
+            if entry is None:
+                continue
+            _, number, event, post = entry
+            self._copiers.submit(self._resend_one, event, post, number)
+
+    def _resend_one(self, event: Event, post: Post, number: int) -> None:
+        self._post_event(event, post, number)
+        if event.acknowledged_at is None:
+            self._send_again(event, post)
+
+
+def _said(answer: bytes, tool_call_id: str) -> str:
+    """The sentence; nothing when the answer is not one for this very question."""
+    try:
+        (result,) = json.loads(answer)["results"]
+        return str(result["result"]) if result["toolCallId"] == tool_call_id else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _report(call_id: str) -> dict[str, Any]:
+    said = "AI: Good morning.\nUser: I would like an appointment."
+    return {
+        "endedReason": "customer-ended-call",
+        "startedAt": "2026-03-01T09:00:00.000Z",
+        "endedAt": "2026-03-01T09:01:30.000Z",
+        "durationSeconds": 90,
+        "cost": 0.0712,
+        "analysis": {"summary": "An appointment was asked for.", "successEvaluation": "true"},
+        "artifact": {"transcript": said, "recordingUrl": f"https://recordings.example/{call_id}.wav"},
+    }
