@@ -11,7 +11,9 @@ from pathlib import Path
 
 from chaos import table
 from chaos.faults import FAULTS, GROUPS
+from chaos.proving import prove
 from chaos.run import Options, run
+from chaos.sabotage import SABOTAGES
 
 DOCUMENT = Path("docs/reliability.md")
 RATE, SHORT_RATE = 40.0, 30.0
@@ -25,6 +27,8 @@ def main() -> int:
             short = "short" if fault.in_short else ""
             print(f"{fault.group:<12}{fault.name:<24}{fault.events:>7,}  {short:<6}{fault.about}")
         return 0
+    if options.sabotage:
+        return _prove(list(SABOTAGES) if "all" in options.sabotage else options.sabotage, options)
     if options.merge:
         _, rows = table.load(options.merge)
         return _conclude(rows, options)
@@ -57,6 +61,16 @@ def main() -> int:
     return _conclude(rows, options)
 
 
+def _prove(names: list[str], options: argparse.Namespace) -> int:
+    """0 when each was caught."""
+    proofs = []
+    for proof in prove(names, Options(seed=options.seed, rate=options.rate or SHORT_RATE, events=options.events)):
+        proofs.append(proof)
+        print(proof, flush=True)
+    print(f"{sum(proof.found > 0 for proof in proofs)} of {len(proofs)} broken guarantees were caught")
+    return 0 if all(proof.found for proof in proofs) else 1
+
+
 def _conclude(rows: list[table.Row], options: argparse.Namespace) -> int:
     print("\n" + table.render(rows))
     if options.write:
@@ -73,6 +87,13 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--events", type=int, help="acknowledged events for each fault, instead of its own number")
     parser.add_argument("--seed", type=int, default=1, help="the same seed, the same load and the same moments")
     parser.add_argument("--rate", type=float, help=f"events a second ({RATE:.0f}; short {SHORT_RATE:.0f})")
+    parser.add_argument(
+        "--sabotage",
+        action="append",
+        default=[],
+        choices=[*SABOTAGES, "all"],
+        help="break this guarantee on purpose; exit 0 when the suite catches it",
+    )
     parser.add_argument("--go-on", action="store_true", help="run the others although one has failed")
     parser.add_argument("--out", type=Path, help="write the rows there, to be merged with others")
     parser.add_argument("--merge", type=Path, nargs="+", help="run nothing: one table from what runs wrote")

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg2
 from cryptography.fernet import Fernet
 
-from app.config import environment_of, load_settings
+from app.config import Settings, environment_of, load_settings
 from app.services.platform import Platform
 from chaos.people import Business, Numbers, found
 from sandbox.house import ROOT, Processes, await_ready
@@ -33,6 +33,7 @@ from sandbox.valkey import EmbeddedValkey
 WEBS = ("web-1", "web-2")
 WORKERS = ("worker-1", "worker-2")
 SCHEDULERS = ("scheduler-1", "scheduler-2")
+PRODUCT = (*WEBS, *WORKERS, SCHEDULERS[0])
 POSTGRES, VALKEY = "postgres", "valkey"
 STARTUP = ROOT / "chaos" / "startup"  # its sitecustomize patches a process that is told to be broken
 PATCH = "CHAOS_PATCH"
@@ -78,9 +79,10 @@ class Plan:
 
 @dataclass
 class House:
-    """All of it, running. ``businesses`` are made by ``open``."""
+    """All of it, running. ``begun`` False: the product's processes wait for ``break_product``."""
 
     plan: Plan
+    begun: bool = True
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="voicedesk-chaos-")))
     web_ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in WEBS})
 
@@ -118,6 +120,9 @@ class House:
         self.base_url = f"http://{LOOPBACK}:{self.web_ports[WEBS[0]]}"
         metrics = self.folder / "metrics"
         metrics.mkdir()
+        more = dict(self.plan.settings)
+        if "spool_dir" in Settings.model_fields:
+            more |= {"spool_dir": str(self.folder / "spool")}
         settings = load_settings(
             environment="test",
             database_url=app,
@@ -131,14 +136,13 @@ class House:
             slack_api_base_url=self.world.slack_url,
             metrics_dir=str(metrics),
             log_format="json",
-            **dict(self.plan.settings),
+            **more,
         )
         self.settings = settings
         environment = {**environment_of(settings), "WEB_CONCURRENCY": "1"}
         self.processes = Processes(self.folder / "processes", environment)
         self._more = clock if self.plan.clock == "processes" else {}
-        if self.plan.patch:
-            self._more |= patched(self.plan.patch)
+        self._patch = self.plan.patch
         self._closing.callback(self.processes.stop)
         self.processes.migrate()
         self.processes.start("stand-ins", [*_python("sandbox.standins"), "--port", str(standins)])
@@ -147,20 +151,31 @@ class House:
             self.processes.keep(name, _as_service(server))
         self.platform = Platform(settings, kind="cli")
         self._closing.callback(self.platform.close)
-        for name in (*WEBS, *WORKERS, SCHEDULERS[0]):
+        if self.begun:
+            self._start_product()
+
+    def _start_product(self) -> None:
+        for name in PRODUCT:
             self.start(name)
         for port in self.web_ports.values():
             await_ready(port)
 
     def start(self, name: str) -> None:
         """One process of the product, broken as the plan says."""
-        more = self._more
+        more = {**self._more, **(patched(self._patch) if self._patch else {})}
         if name in self.web_ports:
             self.processes.start_web(name, port=self.web_ports[name], **more)
         elif name.startswith("worker"):
             self.processes.start_worker(name, redis_url=self.valkey.url, **more)
         else:
             self.processes.start_scheduler(name, **more)
+
+    def break_product(self, patch: str | None) -> None:
+        """All of its processes anew, with a guarantee taken out, or whole again."""
+        self._patch = patch
+        for name in set(PRODUCT) & set(self.processes.names()):
+            self.processes.keep_down(name)
+        self._start_product()
 
     def open(self, count: int, numbers: Numbers, name: str) -> list[Business]:
         """New organizations, known to the stand-ins."""

@@ -18,7 +18,7 @@ from chaos.effects import Effects
 from chaos.people import Business
 
 LOST, DOUBLED, DISORDER, LATE, HALF = "lost", "doubled", "out of order", "late answer", "half done"
-LATE_WRITE, UNBALANCED = "late write", "books"
+LATE_WRITE, UNBALANCED, BOUND = "late write", "books", "bound missed"
 LOOK_SECONDS = 0.25
 
 _DELIVERIES = """

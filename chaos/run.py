@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 from chaos import effects
 from chaos.house import House, Plan
-from chaos.judge import DISORDER, DOUBLED, HALF, LATE, LATE_WRITE, LOST, Findings, await_done, judge
+from chaos.judge import BOUND, DISORDER, DOUBLED, HALF, LATE, LATE_WRITE, LOST, Findings, await_done, judge
 from chaos.people import Numbers
 from chaos.stage import FULL, SHORT, Fault, Stage
 from chaos.table import Row
@@ -23,8 +23,8 @@ from chaos.traffic import Traffic
 from chaos.watcher import Watcher
 from sandbox.house import ROOT
 
-STORIES = 3
 MOST_KEPT = 100
+BUSINESSES, SHORT_BUSINESSES = 8, 3
 LATER_SECONDS = 3.0  # what happens a second time may happen a little later
 _NETS = """
 SELECT count(*) FROM webhook_delivery_log
@@ -40,8 +40,7 @@ class Options:
     seed: int = 1
     rate: float = 40.0
     events: int | None = None
-    keep: bool = False
-    patch: str | None = None
+    stories: int = 3
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Look:
 def run(faults: Sequence[Fault], options: Options) -> Iterator[Row]:
     """A row for each fault, completed when the house it shares with others of its group goes."""
     numbers = Numbers(first=options.seed * 1_000_000)
-    for shared in _by_house(faults, by_group=not options.short):
+    for shared in _by_house(faults, options):
         possible = [fault for fault in shared if fault.needs() is None]
         looks: list[Look] = []
         with ExitStack() as closing:
@@ -68,10 +67,10 @@ def run(faults: Sequence[Fault], options: Options) -> Iterator[Row]:
                     looks.append(run_one(fault, house, numbers, options))
                     yield looks[-1].row
             if house is not None:
-                look_again(house, looks)
+                look_again(house, looks, options)
 
 
-def look_again(house: House, looks: Sequence[Look]) -> None:
+def look_again(house: House, looks: Sequence[Look], options: Options) -> None:
     """When also the nets that were planned for later have found nothing to do: is all still as it was?"""
     _await_nets(house)
     time.sleep(LATER_SECONDS)
@@ -81,14 +80,13 @@ def look_again(house: House, looks: Sequence[Look]) -> None:
         findings.violations += look.stage.findings.violations
         if len(findings.violations) > len(look.row.violations):
             print(f"{look.row.fault}: more was found at the second look")
-            _tell(house, look.row.fault, findings)
+            _tell(house, look.row.fault, findings, options)
         _enter(look.row, look.stage, findings, seen.seen)
 
 
 def plan_of(fault: Fault, options: Options) -> Plan:
     """The fault's house, at the run's speed."""
-    speed = SHORT if options.short else FULL
-    return replace(fault.plan, settings=(*speed, *fault.plan.settings), patch=options.patch or fault.plan.patch)
+    return replace(fault.plan, settings=SHORT if options.short else (*FULL, *fault.plan.settings))
 
 
 def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> Look:
@@ -96,20 +94,22 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
     began = time.monotonic()
     rng = random.Random(f"{options.seed}:{fault.name}")
     events = options.events or ((fault.in_short or 150) if options.short else fault.events)
-    businesses = house.open(3 if options.short else 8, numbers, fault.name)
+    businesses = house.open(SHORT_BUSINESSES if options.short else BUSINESSES, numbers, fault.name)
     traffic = Traffic(list(house.web_ports.values()), house.base_url, businesses, numbers, rng, options.rate, fault.mix)
     stage = Stage(house, rng, numbers, options.short, businesses, traffic)
     with Watcher(house.postgres.superuser_url("voicedesk")) as watcher:
         with fault.disturb(stage):
-            traffic.run(events)
+            fault.drive(stage, events)
         mended = time.monotonic()
         traffic.finish()
         waited = await_done(house, businesses, seconds=fault.recovery_seconds)
         recovered = None if waited is None else time.monotonic() - mended
+        for look in stage.afterwards:
+            look(recovered)
     seen = effects.observe(house.world, businesses)
     findings = judge(house, businesses, traffic.books, seen)
     findings.violations += stage.findings.violations
-    _tell(house, fault.name, findings)
+    _tell(house, fault.name, findings, options)
     row = Row(
         fault.name,
         fault.about,
@@ -123,8 +123,8 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
     return Look(stage, row)
 
 
-def _tell(house: House, fault: str, findings: Findings) -> None:
-    for violation in findings.violations[:STORIES]:
+def _tell(house: House, fault: str, findings: Findings, options: Options) -> None:
+    for violation in findings.violations[: options.stories]:
         print(f"\n{fault}: {violation.kind}: {violation.subject}: {violation.told}", flush=True)
         print(story(house, violation.subject), flush=True)
 
@@ -145,11 +145,13 @@ def _await_nets(house: House) -> None:
         time.sleep(0.25)
 
 
-def _by_house(faults: Sequence[Fault], *, by_group: bool) -> list[list[Fault]]:
+def _by_house(faults: Sequence[Fault], options: Options) -> list[list[Fault]]:
+    """Those that can share a house, in their order; in a full run only those of one group do."""
     shared: list[list[Fault]] = []
     for fault in faults:
         before = shared[-1][0] if shared else None
-        if before and before.plan == fault.plan and (before.group == fault.group or not by_group):
+        same_group = before is not None and (options.short or before.group == fault.group)
+        if before is not None and same_group and plan_of(before, options) == plan_of(fault, options):
             shared[-1].append(fault)
         else:
             shared.append([fault])
@@ -160,7 +162,8 @@ def _enter(row: Row, stage: Stage, findings: Findings, seen: int) -> None:
     books = stage.books
     row.events, row.effects, row.notes, row.aside = books.acknowledged, seen, stage.notes, findings.aside
     row.lost, row.doubled = findings.count(LOST) + findings.count(LATE_WRITE), findings.count(DOUBLED)
-    row.disorder, row.half_done, row.bad_answers = (findings.count(kind) for kind in (DISORDER, HALF, LATE))
+    row.disorder, row.half_done = findings.count(DISORDER), findings.count(HALF)
+    row.bad_answers, row.missed_bounds = findings.count(LATE), findings.count(BOUND)
     row.questions, row.cut = len(books.questions), sum(question.cut for question in books.questions)
     row.p99_seconds, row.longest_seconds = books.quantile(0.99), books.quantile(1.0)
     row.violations = [asdict(violation) for violation in findings.violations[:MOST_KEPT]]

@@ -19,7 +19,10 @@ from chaos.traffic import Mix, Traffic
 
 @dataclass
 class Stage:
-    """One fault's surroundings. ``notes`` are told beside its row of the table."""
+    """One fault's surroundings. ``notes`` are told beside its row of the table.
+
+    ``afterwards`` are called with how long recovery took, before it is judged.
+    """
 
     house: House
     rng: random.Random
@@ -29,6 +32,7 @@ class Stage:
     traffic: Traffic
     notes: list[str] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    afterwards: list[Callable[[float | None], None]] = field(default_factory=list)
 
     @property
     def books(self) -> Books:
@@ -87,11 +91,17 @@ SHORT = (
 )
 
 
+def load(stage: Stage, events: int) -> None:
+    """Calls and texts of all organizations, until so many events are acknowledged."""
+    stage.traffic.run(events)
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that can go wrong. ``needs`` tells why this machine cannot make it; then it is NOT RUN.
 
     ``events`` are acknowledged while it is on; ``in_short`` says how many in the short run, None: not in it.
+    ``drive`` is the load. What is not ``in_all`` is run only when it is asked for.
     """
 
     name: str
@@ -104,6 +114,8 @@ class Fault:
     plan: Plan = field(default_factory=Plan)
     needs: Callable[[], str | None] = lambda: None
     recovery_seconds: float = 300.0
+    drive: Callable[[Stage, int], None] = load
+    in_all: bool = True
 
 
 @contextlib.contextmanager

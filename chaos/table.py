@@ -32,6 +32,7 @@ class Row:
     cut: int = 0
     bad_answers: int = 0
     half_done: int = 0
+    missed_bounds: int = 0
     balanced_seconds: int = 0
     unbalanced_seconds: int = 0
     away_seconds: int = 0
@@ -42,7 +43,8 @@ class Row:
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept, or nothing was tried."""
-        broken = self.lost + self.doubled + self.disorder + self.bad_answers + self.half_done + self.unbalanced_seconds
+        broken = self.lost + self.doubled + self.disorder + self.bad_answers + self.half_done + self.missed_bounds
+        broken += self.unbalanced_seconds
         return self.not_run is not None or (broken == 0 and self.recovered_seconds is not None)
 
 

@@ -67,7 +67,10 @@ class Cut(Exception):
 
 @dataclass
 class Traffic:
-    """The load on one house while one fault is on. ``ports`` are those of the web processes."""
+    """The load on one house while one fault is on. ``ports`` are those of the web processes.
+
+    ``took`` keeps how long every accept took; the load ends also when ``keep_on`` says no.
+    """
 
     ports: Sequence[int]
     base_url: str
@@ -78,6 +81,8 @@ class Traffic:
     mix: Mix = field(default_factory=Mix)
     books: Books = field(default_factory=Books)
     hosts: Sequence[str] = ()
+    took: list[float] = field(default_factory=list)
+    keep_on: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
         self._senders = ThreadPoolExecutor(SENDERS, "sender")
@@ -89,11 +94,11 @@ class Traffic:
         self._resender = threading.Thread(target=self._resend, name="resender", daemon=True)
         self._resender.start()
 
-    def run(self, events: int, *, keep_going: Callable[[], bool] = lambda: True) -> None:
+    def run(self, events: int) -> None:
         """Play scenes until so many events are acknowledged, as fast as the rate says and answers come."""
         began, sent = time.monotonic(), 0
         waiting = threading.BoundedSemaphore(SENDERS * 2)
-        while self.books.acknowledged < events and keep_going():
+        while self.books.acknowledged < events and self.keep_on():
             due = began + sent / self.rate
             if (early := due - time.monotonic()) > 0:
                 time.sleep(early)
@@ -241,10 +246,12 @@ class Traffic:
 
     def _post_event(self, event: Event, post: Post, web: int) -> None:
         event.posts += 1
+        began = time.monotonic()
         with contextlib.suppress(Cut, Unreachable):
             status, _ = self._post(post, web)
             if 200 <= status < 300:
                 self.books.acknowledge(event)
+                self.took.append(time.monotonic() - began)
 
     def _post(self, post: Post, web: int) -> tuple[int, bytes]:
         """By way of this web process, or of the next when it takes no connection, as a balancer would."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from sandbox.children import family_of, signal_all
+from sandbox.children import await_gone, family_of, signal_all
 from sandbox.ports import LOOPBACK
 from sandbox.processes import Command, Service, Supervisor
 
@@ -24,6 +24,7 @@ BIN = Path(sys.executable).parent
 READY_SECONDS = 60.0
 MIGRATE_SECONDS = 120
 LOOK_SECONDS = 0.1
+GONE_SECONDS = 10.0
 
 
 class Processes:
@@ -86,9 +87,11 @@ class Processes:
         self.signal(name, signal.SIGKILL)
 
     def keep_down(self, name: str) -> None:
-        """SIGKILL, for good."""
+        """SIGKILL, for good; returns when it is gone."""
         self._supervisor.leave(name)
-        self.signal(name, signal.SIGKILL)
+        family = family_of(self.pid(name))
+        signal_all(family, signal.SIGKILL)
+        await_gone(family, seconds=GONE_SECONDS)
 
     def freeze(self, name: str) -> None:
         """SIGSTOP: it lives and does nothing until ``thaw``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.faults import clocks, events, leases, processes, providers, servers
+from chaos.faults import cleaning, clocks, events, leases, outage, processes, providers, servers
 from chaos.stage import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -12,5 +12,7 @@ FAULTS: tuple[Fault, ...] = (
     *events.FAULTS,
     *leases.FAULTS,
     *clocks.FAULTS,
+    *outage.FAULTS,
+    *cleaning.FAULTS,
 )
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))

@@ -110,7 +110,7 @@ def _poisoned(stage: Stage) -> Iterator[None]:
     house = stage.house
     poisonous = [stage.traffic.send_report(one, reason=POISON, buried=True).key for one in stage.businesses]
     yield
-    patience = 60 + house.settings.lease_seconds * 2 + house.settings.retry_base_seconds * 20
+    patience = 120 + house.settings.lease_seconds * 2 + house.settings.retry_base_seconds * 20
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         tried = house.query(_TRIES, {"keys": poisonous})
