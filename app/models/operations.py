@@ -38,13 +38,18 @@ class OperatorAction(Base):
 
 
 def hold_singleton(session: Session, name: str, *, holder: str, lease: timedelta) -> bool:
-    """Take or renew the role; False while another process holds it."""
+    """Take or renew the role; False while another process holds it.
+
+    A lease that ends later than any can was taken before the database's clock was set back: it is over.
+    """
     row = insert(Singleton).values(name=name, holder=holder, until=func.now() + lease)
     held = session.execute(
         row.on_conflict_do_update(
             index_elements=[Singleton.name],
             set_={"holder": holder, "until": func.now() + lease},
-            where=or_(Singleton.until < func.now(), Singleton.holder == holder),
+            where=or_(
+                Singleton.until < func.now(), Singleton.until > func.now() + 2 * lease, Singleton.holder == holder
+            ),
         ).returning(Singleton.name)
     ).first()
     return held is not None
