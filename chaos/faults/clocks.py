@@ -30,7 +30,7 @@ def _stepping(whose: str) -> Disturbance:
             stage.house.set_clock(STEPS[turn % len(STEPS)])
             turn += 1
 
-        with stage.repeating(step, between=(2, 4) if stage.short else (6, 15), at_least=len(STEPS)):
+        with stage.repeating(step, between=(15, 20) if stage.short else (6, 15), at_least=len(STEPS)):
             yield
         stage.house.set_clock(0)
         time.sleep(1.5)  # libfaketime looks once a second
