@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test guides lint format clean
+.PHONY: help install demo test chaos guides lint format clean
 
 help: ## list these commands
 	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
@@ -23,6 +23,11 @@ demo: $(INSTALLED) ## start everything, play one call, serve at PORT=8000; ONCE=
 
 test: $(INSTALLED) ## run the tests; T=tests/unit picks some; TEST_POSTGRES_BIN=... another PostgreSQL
 	@$(BIN)/python -m pytest $(T)
+
+# CHAOS="--group redis --out redis.json" picks some and keeps their rows; `python -m chaos --help` tells the rest.
+chaos: $(INSTALLED) ## break everything under load and judge it (two hours); SHORT=1 a part in three minutes
+	@$(BIN)/python -m chaos $(if $(SHORT),--short) $(CHAOS)
+	@$(if $(SHORT),$(BIN)/python -m chaos --sabotage no-dedup --sabotage acknowledge-early)
 
 guides: $(INSTALLED) ## run the guides' commands (docs/*.md) against a fresh installation
 	@$(BIN)/python -m sandbox.guides

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import redis
 from cryptography.fernet import Fernet
 
 from app.config import Settings, environment_of, load_settings
 from app.services.platform import Platform
+from chaos.network import Network
 from chaos.people import Business, Numbers, found
 from sandbox.house import ROOT, Processes, await_ready
 from sandbox.ports import LOOPBACK, free_port
@@ -75,6 +77,7 @@ class Plan:
     patch: str | None = None
     clock: str | None = None  # whose clock can be set: the ``database``'s, or that of the product's ``processes``
     disk_megabytes: int | None = None
+    hosts: int = 0  # network namespaces: web-1 and worker-1 on the first, and so on
 
 
 @dataclass
@@ -99,13 +102,16 @@ class House:
         self.close()
 
     def _build(self) -> None:
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = LOOPBACK  # everything here is on this machine
+        self.network = self._closing.enter_context(Network(self.plan.hosts)) if self.plan.hosts else None
+        here = self.network.address if self.network else LOOPBACK
+        nearby = [LOOPBACK, here, *(host.address for host in self.network.hosts)] if self.network else [LOOPBACK]
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(nearby)  # everything is on this machine
         self._closing.callback(shutil.rmtree, self.folder, ignore_errors=True)
         clock = self._make_clock() if self.plan.clock else {}
         self.postgres = EmbeddedPostgres(
             self.folder / "postgres",
             environment=clock if self.plan.clock == "database" else None,
-            settings={"max_connections": "300"},
+            settings={"max_connections": "300", "listen_addresses": ",".join({LOOPBACK, here})},
         )
         if self.plan.disk_megabytes:
             self._closing.enter_context(small_disk(self.postgres.home, self.plan.disk_megabytes))
@@ -115,9 +121,11 @@ class House:
         self.valkey = EmbeddedValkey(self.folder / "valkey")
         self._closing.callback(self.valkey.stop)
         self.valkey.start()
+        if self.network:
+            self._let_in(self.network)
         standins = free_port()
-        self.world = RemoteWorld(f"http://{LOOPBACK}:{standins}")
-        self.base_url = f"http://{LOOPBACK}:{self.web_ports[WEBS[0]]}"
+        self.world = RemoteWorld(f"http://{here}:{standins}")
+        self.base_url = f"http://{self.web_host(WEBS[0])}:{self.web_ports[WEBS[0]]}"
         metrics = self.folder / "metrics"
         metrics.mkdir()
         more = dict(self.plan.settings)
@@ -125,9 +133,9 @@ class House:
             more |= {"spool_dir": str(self.folder / "spool")}
         settings = load_settings(
             environment="test",
-            database_url=app,
+            database_url=app.replace(f"@{LOOPBACK}:", f"@{here}:"),
             migration_database_url=owner,
-            redis_url=self.valkey.url,
+            redis_url=self.valkey.url.replace(f"@{LOOPBACK}:", f"@{here}:"),
             credentials_keys=[Fernet.generate_key().decode()],
             public_base_url=self.base_url,
             twilio_api_base_url=self.world.twilio_url,
@@ -145,7 +153,7 @@ class House:
         self._patch = self.plan.patch
         self._closing.callback(self.processes.stop)
         self.processes.migrate()
-        self.processes.start("stand-ins", [*_python("sandbox.standins"), "--port", str(standins)])
+        self.processes.start("stand-ins", [*_python("sandbox.standins"), "--host", here, "--port", str(standins)])
         self.servers = {POSTGRES: Server(self.postgres), VALKEY: Server(self.valkey)}
         for name, server in self.servers.items():
             self.processes.keep(name, _as_service(server))
@@ -157,18 +165,36 @@ class House:
     def _start_product(self) -> None:
         for name in PRODUCT:
             self.start(name)
-        for port in self.web_ports.values():
-            await_ready(port)
+        for name in WEBS:
+            await_ready(self.web_ports[name], host=self.web_host(name))
 
     def start(self, name: str) -> None:
         """One process of the product, broken as the plan says."""
         more = {**self._more, **(patched(self._patch) if self._patch else {})}
         if name in self.web_ports:
-            self.processes.start_web(name, port=self.web_ports[name], **more)
+            bind = {"BIND": self.web_host(name)} if self.network else {}
+            self.processes.start_web(name, port=self.web_ports[name], prefix=self._prefix(name), **more, **bind)
         elif name.startswith("worker"):
-            self.processes.start_worker(name, redis_url=self.valkey.url, **more)
+            redis_url = str(self.settings.redis_url)
+            self.processes.start_worker(name, redis_url=redis_url, prefix=self._prefix(name), **more)
         else:
             self.processes.start_scheduler(name, **more)
+
+    def web_host(self, name: str) -> str:
+        """The address of a web process."""
+        return self.network.hosts[WEBS.index(name)].address if self.network else LOOPBACK
+
+    def _prefix(self, name: str) -> list[str]:
+        """What makes a process run on its host."""
+        return self.network.hosts[int(name[-1]) - 1].prefix if self.network else []
+
+    def _let_in(self, network: Network) -> None:
+        """The servers answer the hosts too."""
+        with (self.postgres.data_dir / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {network.subnet}.0/24 scram-sha-256\n")
+        self.query("SELECT pg_reload_conf()")
+        with contextlib.closing(redis.Redis.from_url(self.valkey.url, socket_timeout=5)) as link:
+            link.config_set("bind", f"{LOOPBACK} {network.address}")
 
     def break_product(self, patch: str | None) -> None:
         """All of its processes anew, with a guarantee taken out, or whole again."""

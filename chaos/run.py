@@ -95,7 +95,8 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
     rng = random.Random(f"{options.seed}:{fault.name}")
     events = options.events or ((fault.in_short or 150) if options.short else fault.events)
     businesses = house.open(SHORT_BUSINESSES if options.short else BUSINESSES, numbers, fault.name)
-    traffic = Traffic(list(house.web_ports.values()), house.base_url, businesses, numbers, rng, options.rate, fault.mix)
+    webs = [(house.web_host(name), port) for name, port in house.web_ports.items()]
+    traffic = Traffic(webs, house.base_url, businesses, numbers, rng, options.rate, fault.mix)
     stage = Stage(house, rng, numbers, options.short, businesses, traffic)
     with Watcher(house.postgres.superuser_url("voicedesk")) as watcher:
         with fault.disturb(stage):

@@ -9,30 +9,25 @@ from __future__ import annotations
 import contextlib
 import heapq
 import http.client
-import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
-from twilio.request_validator import RequestValidator
-
+from chaos import posts
 from chaos.books import Books, Event, Question
 from chaos.people import Business, Numbers
-from sandbox.ports import LOOPBACK
+from chaos.posts import Post
 
 SENDERS = 24
+CONNECT_SECONDS = 2.0
 POST_SECONDS = 20.0  # as long as Vapi waits
 COPIES = 5
 AGAIN_SECONDS = 1.0
 SETTLE_SECONDS = 90.0
-JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -48,15 +43,6 @@ class Mix:
     shuffled: float = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
-    """One request, ready."""
-
-    path: str
-    body: bytes
-    headers: Mapping[str, str]
-
-
 class Unreachable(Exception):
     """No web process took the connection: nothing was sent."""
 
@@ -67,12 +53,12 @@ class Cut(Exception):
 
 @dataclass
 class Traffic:
-    """The load on one house while one fault is on. ``ports`` are those of the web processes.
+    """The load on one house while one fault is on. ``webs`` are the addresses and ports of the web processes.
 
     ``took`` keeps how long every accept took; the load ends also when ``keep_on`` says no.
     """
 
-    ports: Sequence[int]
+    webs: Sequence[tuple[str, int]]
     base_url: str
     businesses: Sequence[Business]
     numbers: Numbers
@@ -80,7 +66,6 @@ class Traffic:
     rate: float  # events a second
     mix: Mix = field(default_factory=Mix)
     books: Books = field(default_factory=Books)
-    hosts: Sequence[str] = ()
     took: list[float] = field(default_factory=list)
     keep_on: Callable[[], bool] = lambda: True
 
@@ -137,7 +122,7 @@ class Traffic:
         told = [
             (f"status-update:{call_id}:in-progress", "status-update", {"status": "in-progress"}),
             (f"status-update:{call_id}:ended:customer-ended-call", "status-update", ended),
-            (f"end-of-call-report:{call_id}", "end-of-call-report", _report(call_id)),
+            (f"end-of-call-report:{call_id}", "end-of-call-report", posts.report_of(call_id)),
         ]
         if rng.random() < self.mix.shuffled:
             rng.shuffle(told)
@@ -146,27 +131,31 @@ class Traffic:
             if asks and number == 1:
                 self._ask(business, call_id, caller, rng)
             event = Event(business, key, lane=f"call:{call_id}")
-            self.send(event, self.vapi(business, kind, call_id, caller, fields), rng)
+            self.send(event, posts.vapi(business, kind, call_id, caller, fields), rng)
 
     def _text(self, business: Business, rng: random.Random) -> None:
         """A customer's text; one that cancels what was never booked must be answered by one text."""
         phone, sid = self.numbers.draw(), f"SM{rng.getrandbits(128):032x}"
         wants_reply = rng.random() < self.mix.replies
         event = Event(business, f"in:{sid}", lane=f"conversation:{phone}", reply_to=phone if wants_reply else None)
-        self.send(event, self.twilio(business, sid, phone, "C" if wants_reply else "Are you open on Friday?"), rng)
+        self.send(
+            event,
+            posts.twilio(business, self.base_url, sid, phone, "C" if wants_reply else "Are you open on Friday?"),
+            rng,
+        )
 
     def send_text(self, business: Business) -> None:
         """One text that must be answered by one, whatever the mix says."""
         phone, sid = self.numbers.draw(), f"SM{self.rng.getrandbits(128):032x}"
         event = Event(business, f"in:{sid}", lane=f"conversation:{phone}", reply_to=phone)
-        self.send(event, self.twilio(business, sid, phone, "C"), self.rng)
+        self.send(event, posts.twilio(business, self.base_url, sid, phone, "C"), self.rng)
 
     def send_report(self, business: Business, *, reason: str, buried: bool) -> Event:
         """A call's report alone, with a reason of its own."""
         call_id = str(UUID(int=self.rng.getrandbits(128), version=4))
         event = Event(business, f"end-of-call-report:{call_id}", lane=f"call:{call_id}", buried=buried)
-        fields = {**_report(call_id), "endedReason": reason}
-        self.send(event, self.vapi(business, "end-of-call-report", call_id, self.numbers.draw(), fields), self.rng)
+        fields = posts.report_of(call_id, reason)
+        self.send(event, posts.vapi(business, "end-of-call-report", call_id, self.numbers.draw(), fields), self.rng)
         return event
 
     def _ask(self, business: Business, call_id: str, caller: str, rng: random.Random) -> None:
@@ -194,12 +183,12 @@ class Traffic:
         """Post an event, some five times at once by way of different processes, and again until it is acknowledged."""
         self.books.events.append(event)
         if rng.random() < self.mix.duplicated:
-            first = rng.randrange(len(self.ports))
+            first = rng.randrange(len(self.webs))
             copies = [self._copiers.submit(self._post_event, event, post, first + number) for number in range(COPIES)]
             for copy in copies:
                 copy.result()
         else:
-            self._post_event(event, post, rng.randrange(len(self.ports)))
+            self._post_event(event, post, rng.randrange(len(self.webs)))
         if event.acknowledged_at is None or rng.random() < self.mix.late_duplicates:
             self._send_again(event, post)
 
@@ -207,42 +196,15 @@ class Traffic:
         """Put a question as Vapi does, and note how long the answer took and what it said."""
         function = {"name": question.tool, "arguments": arguments}
         call = {"id": question.tool_call_id, "type": "function", "function": function}
-        post = self.vapi(question.business, "tool-calls", question.call_id, question.phone, {"toolCallList": [call]})
+        post = posts.vapi(question.business, "tool-calls", question.call_id, question.phone, {"toolCallList": [call]})
         self.books.questions.append(question)
         began = time.monotonic()
         try:
             question.status, answer = self._post(post, int(question.call_id[:8], 16))
-            question.said = _said(answer, question.tool_call_id) if question.status == 200 else ""
+            question.said = posts.said_in(answer, question.tool_call_id) if question.status == 200 else ""
         except (Cut, Unreachable):
             question.cut = True
         question.seconds = time.monotonic() - began
-
-    def vapi(self, business: Business, kind: str, call_id: str, caller: str, fields: dict[str, Any]) -> Post:
-        """A server message, proven by the secret as Vapi does; Vapi publishes no library that would sign it."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        call = {"id": call_id, "type": "inboundPhoneCall", "createdAt": now, "customer": {"number": caller}}
-        number = {"number": business.number, "provider": "twilio"}
-        message = {"type": kind, "timestamp": int(time.time() * 1000), "call": call, "phoneNumber": number, **fields}
-        body = json.dumps({"message": message}).encode()
-        return Post(business.vapi_path, body, {"Content-Type": JSON, "X-Vapi-Secret": business.vapi_secret})
-
-    def twilio(self, business: Business, sid: str, sender: str, words: str) -> Post:
-        """A text that came in, signed by Twilio's own library."""
-        form = {
-            "MessageSid": sid,
-            "SmsSid": sid,
-            "AccountSid": business.account_sid,
-            "From": sender,
-            "To": business.number,
-            "Body": words,
-            "NumMedia": "0",
-            "ToCity": "",
-            "ApiVersion": "2010-04-01",
-        }
-        url = self.base_url + business.twilio_path
-        signature = RequestValidator(business.auth_token).compute_signature(url, form)
-        headers = {"Content-Type": FORM, "X-Twilio-Signature": signature}
-        return Post(business.twilio_path, urlencode(form).encode(), headers)
 
     def _post_event(self, event: Event, post: Post, web: int) -> None:
         event.posts += 1
@@ -255,15 +217,15 @@ class Traffic:
 
     def _post(self, post: Post, web: int) -> tuple[int, bytes]:
         """By way of this web process, or of the next when it takes no connection, as a balancer would."""
-        for number in range(len(self.ports)):
-            place = (web + number) % len(self.ports)
-            host = self.hosts[place] if self.hosts else LOOPBACK
-            connection = http.client.HTTPConnection(host, self.ports[place], timeout=POST_SECONDS)
+        for number in range(len(self.webs)):
+            host, port = self.webs[(web + number) % len(self.webs)]
+            connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
             with contextlib.closing(connection):
                 try:
                     connection.connect()
                 except OSError:
                     continue
+                connection.sock.settimeout(POST_SECONDS)
                 try:
                     connection.request("POST", post.path, body=post.body, headers=dict(post.headers))
                     answer = connection.getresponse()
@@ -291,25 +253,3 @@ class Traffic:
         self._post_event(event, post, number)
         if event.acknowledged_at is None:
             self._send_again(event, post)
-
-
-def _said(answer: bytes, tool_call_id: str) -> str:
-    """The sentence; nothing when the answer is not one for this very question."""
-    try:
-        (result,) = json.loads(answer)["results"]
-        return str(result["result"]) if result["toolCallId"] == tool_call_id else ""
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _report(call_id: str) -> dict[str, Any]:
-    said = "AI: Good morning.\nUser: I would like an appointment."
-    return {
-        "endedReason": "customer-ended-call",
-        "startedAt": "2026-03-01T09:00:00.000Z",
-        "endedAt": "2026-03-01T09:01:30.000Z",
-        "durationSeconds": 90,
-        "cost": 0.0712,
-        "analysis": {"summary": "An appointment was asked for.", "successEvaluation": "true"},
-        "artifact": {"transcript": said, "recordingUrl": f"https://recordings.example/{call_id}.wav"},
-    }

@@ -30,14 +30,13 @@ GONE_SECONDS = 10.0
 class Processes:
     """What runs of the product, by name; each is started again when it dies, until it is kept down.
 
-    ``environment`` holds the settings. ``prefix`` stands before every command (``ip netns exec ...``).
+    ``environment`` holds the settings. A ``prefix`` stands before a command (``ip netns exec ...``).
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.environment = dict(environment)
         self._folder = folder
-        self._prefix = list(prefix)
         self._supervisor = Supervisor(folder)
         self._commands: dict[str, Service] = {}
 
@@ -46,15 +45,15 @@ class Processes:
         words = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
         subprocess.run(words, env=self.environment, cwd=ROOT, check=True, capture_output=True, timeout=MIGRATE_SECONDS)
 
-    def start_web(self, name: str = "web", *, port: int, **more: str) -> None:
+    def start_web(self, name: str = "web", *, port: int, prefix: Sequence[str] = (), **more: str) -> None:
         """gunicorn at the port; returns at once. ``more`` are variables of this process alone."""
         words = [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"]
-        self.start(name, words, PORT=str(port), **more)
+        self.start(name, [*prefix, *words], PORT=str(port), **more)
 
-    def start_worker(self, name: str = "worker", *, redis_url: str, **more: str) -> None:
+    def start_worker(self, name: str = "worker", *, redis_url: str, prefix: Sequence[str] = (), **more: str) -> None:
         """An RQ worker."""
         words = ["worker", "--url", redis_url, "--worker-class", "workers.Worker", "voicedesk"]
-        self.start(name, [str(BIN / "rq"), *words], **more)
+        self.start(name, [*prefix, str(BIN / "rq"), *words], **more)
 
     def start_scheduler(self, name: str = "scheduler", **more: str) -> None:
         """A scheduler; of several one works."""
@@ -63,7 +62,7 @@ class Processes:
     def start(self, name: str, words: Sequence[str], **more: str) -> None:
         """Any command, its output appended to ``<name>.log``."""
         environment = {**self.environment, **more}
-        self.keep(name, Command([*self._prefix, *words], log_path=self.log_path(name), env=environment, cwd=ROOT))
+        self.keep(name, Command(words, log_path=self.log_path(name), env=environment, cwd=ROOT))
 
     def keep(self, name: str, service: Service) -> None:
         """Start a service and keep it running under this name."""

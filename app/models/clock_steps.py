@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
-from app.models.operations import Singleton
 
 
 def set_back_by(session: Session, role: str, *, lease: timedelta) -> timedelta:
@@ -19,7 +18,8 @@ def set_back_by(session: Session, role: str, *, lease: timedelta) -> timedelta:
 
     To be asked before the role is renewed, which sets the mark anew. At most a renewal's pause is missed.
     """
-    ahead: timedelta | None = session.scalar(select(Singleton.until - func.now()).where(Singleton.name == role))
+    found = text("SELECT until - now() FROM singletons WHERE name = :role")
+    ahead: timedelta | None = session.execute(found, {"role": role}).scalar()
     return max(timedelta(0), ahead - lease) if ahead is not None else timedelta(0)
 
 

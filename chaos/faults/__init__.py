@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.faults import cleaning, clocks, events, leases, outage, processes, providers, servers
+from chaos.faults import cleaning, clocks, events, hosts, leases, outage, processes, providers, servers
 from chaos.stage import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -14,5 +14,6 @@ FAULTS: tuple[Fault, ...] = (
     *clocks.FAULTS,
     *outage.FAULTS,
     *cleaning.FAULTS,
+    *hosts.FAULTS,
 )
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))

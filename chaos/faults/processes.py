@@ -55,7 +55,7 @@ def _other(name: str) -> str:
 def await_web(house: House, name: str) -> None:
     """Wait until this web process answers. Raises RuntimeError."""
     deadline = time.monotonic() + BACK_SECONDS
-    while not is_ready(house.web_ports[name]):
+    while not is_ready(house.web_ports[name], host=house.web_host(name)):
         if time.monotonic() > deadline:
             raise RuntimeError(f"{name} does not come back")
         time.sleep(0.1)

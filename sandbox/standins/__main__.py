@@ -1,4 +1,4 @@
-"""``python -m sandbox.standins --port P [--state FILE] [--latency S]``: the stand-ins as a process."""
+"""``python -m sandbox.standins --port P [--host H] [--state FILE] [--latency S]``: the stand-ins as a process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from sandbox.standins.server import DEFAULT_LATENCY_SECONDS, StandIns
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.standins", description="Stand-ins for the providers.")
-    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen")
     parser.add_argument("--state", type=Path, help="file that remembers accounts, messages and calendars")
     parser.add_argument("--latency", type=float, default=DEFAULT_LATENCY_SECONDS, help="seconds before every answer")
     options = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    standins = StandIns(port=options.port, latency=options.latency, state_path=options.state)
+    standins = StandIns(host=options.host, port=options.port, latency=options.latency, state_path=options.state)
     print(f"stand-ins ready at {standins.world.url}", flush=True)
     stopped.wait()
     standins.stop()

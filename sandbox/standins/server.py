@@ -154,13 +154,18 @@ class StandIns:
     """The outside world served from threads of this process; ``world`` is the way to control it."""
 
     def __init__(
-        self, *, port: int = 0, latency: float = DEFAULT_LATENCY_SECONDS, state_path: Path | None = None
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        latency: float = DEFAULT_LATENCY_SECONDS,
+        state_path: Path | None = None,
     ) -> None:
         self._outside = Outside(latency=latency, state_path=state_path)
-        self._server = make_server("127.0.0.1", port, self._outside.app, threaded=True, request_handler=_QuietHandler)
+        self._server = make_server(host, port, self._outside.app, threaded=True, request_handler=_QuietHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="stand-ins", daemon=True)
         self._thread.start()
-        self.world = RemoteWorld(f"http://127.0.0.1:{self._server.server_port}")
+        self.world = RemoteWorld(f"http://{host}:{self._server.server_port}")
 
     @classmethod
     @contextmanager
