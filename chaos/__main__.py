@@ -25,7 +25,7 @@ def main() -> int:
     if options.list:
         for fault in FAULTS:
             short = "short" if fault.in_short else ""
-            print(f"{fault.group:<12}{fault.name:<24}{fault.events:>7,}  {short:<6}{fault.about}")
+            print(f"{fault.group:<16}{fault.name:<24}{fault.events:>7,}  {short:<6}{fault.about}")
         return 0
     if options.sabotage:
         return _prove(list(SABOTAGES) if "all" in options.sabotage else options.sabotage, options)

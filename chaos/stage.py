@@ -101,7 +101,7 @@ class Fault:
     """One thing that can go wrong. ``needs`` tells why this machine cannot make it; then it is NOT RUN.
 
     ``events`` are acknowledged while it is on; ``in_short`` says how many in the short run, None: not in it.
-    ``drive`` is the load. What is not ``in_all`` is run only when it is asked for.
+    ``drive`` is the load.
     """
 
     name: str
@@ -115,7 +115,6 @@ class Fault:
     needs: Callable[[], str | None] = lambda: None
     recovery_seconds: float = 300.0
     drive: Callable[[Stage, int], None] = load
-    in_all: bool = True
 
 
 @contextlib.contextmanager
