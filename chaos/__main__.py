@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ RATE, SHORT_RATE = 40.0, 30.0
 def main() -> int:
     """Returns the exit code."""
     options = _arguments().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that mounts and namespaces go too
     if options.list:
         for fault in FAULTS:
             short = "short" if fault.in_short else ""

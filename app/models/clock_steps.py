@@ -1,6 +1,7 @@
 """The database's clock, when it was set back: what was dated while it was ahead would wait for it to come again.
 
-Owns the noticing, by the end of a role's lease, and the moving of dates. Leases end by themselves (``lanes.py``).
+Owns the mark that shows it, the latest moment at which anybody looked, and the moving of dates. Leases end by
+themselves (``lanes.py``).
 """
 
 from __future__ import annotations
@@ -12,15 +13,30 @@ from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
 
+STEP = timedelta(seconds=30)  # what is less is no step, and costs no more than it lasts
+_MARK = "clock"
 
-def set_back_by(session: Session, role: str, *, lease: timedelta) -> timedelta:
-    """By how much the clock is behind where it was when the role was last held or renewed; zero when it is not.
 
-    To be asked before the role is renewed, which sets the mark anew. At most a renewal's pause is missed.
+def set_back_by(session: Session) -> timedelta:
+    """By how much the clock is behind the mark, for the one who is to do something about it; mostly zero.
+
+    Sets the mark: a step is told once, to one of all who ask.
     """
-    found = text("SELECT until - now() FROM singletons WHERE name = :role")
-    ahead: timedelta | None = session.execute(found, {"role": role}).scalar()
-    return max(timedelta(0), ahead - lease) if ahead is not None else timedelta(0)
+    ahead: timedelta | None = session.execute(
+        text("SELECT until - now() FROM singletons WHERE name = :mark"), {"mark": _MARK}
+    ).scalar()
+    if ahead is not None and timedelta(0) <= ahead <= STEP:
+        return timedelta(0)
+    was_ahead = ahead is not None and ahead > STEP
+    taken = session.execute(
+        text(
+            "INSERT INTO singletons (name, holder, until) VALUES (:mark, '', now())"
+            " ON CONFLICT (name) DO UPDATE SET until = now()"
+            " WHERE singletons.until < now() OR singletons.until > now() + :step RETURNING 1"
+        ),
+        {"mark": _MARK, "step": STEP},
+    ).first()
+    return ahead if was_ahead and taken and ahead is not None else timedelta(0)
 
 
 def pull_forward(session: Session, by: timedelta) -> int:

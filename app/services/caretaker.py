@@ -15,7 +15,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from app.errors import DatabaseUnavailable
-from app.models import clock_steps
 from app.models.lanes import end_impossible_leases, next_due
 from app.models.operations import hold_singleton, release_singleton
 from app.observability.errors import report
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 
 SWEEP_SECONDS = 5.0
 SWEEP_ALONE_SECONDS = 1.0  # without Redis nobody else looks at dates
-SWEEPER = "sweeper"
 SWEEPER_LEASE = timedelta(seconds=10)
-CLOCK_STEP = timedelta(seconds=30)  # the database's clock set back by more than that: what it has dated is dated anew
 WARM_SECONDS = 60.0  # how often it gets to know everybody, for the time when the database is away
 OVERDUE_SECONDS = 15.0  # rung for and still due: no worker lives, so this process does it
 
@@ -103,14 +100,11 @@ class Caretaker:
 
     def sweep(self) -> None:
         """If this process is the sweeper: ring for what is due, and do it here when ringing does not help."""
+        self.drain.clock.look()
         with self._platform.database.transaction(system=True) as session:
-            behind = clock_steps.set_back_by(session, SWEEPER, lease=SWEEPER_LEASE)
-            if not hold_singleton(session, SWEEPER, holder=self._name, lease=SWEEPER_LEASE):
+            if not hold_singleton(session, "sweeper", holder=self._name, lease=SWEEPER_LEASE):
                 return
             self._swept = True
-            if behind > CLOCK_STEP:
-                moved = clock_steps.pull_forward(session, behind)
-                log.warning("clock.set_back", seconds=round(behind.total_seconds()), deliveries=moved)
             end_impossible_leases(session, lease_seconds=self._platform.settings.lease_seconds)
             due, since_seconds = next_due(session)
         self._platform.waker.tend()
@@ -122,7 +116,7 @@ class Caretaker:
         self._swept = False
         try:
             with self._platform.database.transaction(system=True) as session:
-                release_singleton(session, SWEEPER, holder=self._name)
+                release_singleton(session, "sweeper", holder=self._name)
         except DatabaseUnavailable:
             log.warning("caretaker.no_database")  # the lease ends by itself
 

@@ -20,6 +20,7 @@ from app.models import lanes
 from app.models.lanes import FIRST_ORG, Claim, ClaimedLane
 from app.observability.errors import report
 from app.observability.logging import get_logger
+from app.services.clock import Clock
 from app.services.delivery import deliver_lane
 from app.services.webhook_quotas import LastInTurn
 
@@ -45,6 +46,7 @@ class Drain:
         self._most_of_one = max(1, int(threads * SHARE_OF_ONE))
         self._after = FIRST_ORG
         self._last_in_turn = LastInTurn(platform)
+        self.clock = Clock(platform)
         self._nothing_this_round = False
         self._one_at_a_time = threading.Lock()
         self._keeper: _LeaseKeeper | None = None
@@ -91,6 +93,7 @@ class Drain:
             if not keep_going() or elapsed > max(seconds, OVERTIME_SECONDS) or (elapsed > seconds and not running):
                 self._platform.bell.ring()  # there may be more; somebody else goes on at once
                 return delivered
+            self.clock.look()
             free = self._threads - len(running)
             claim, began_round = self._claim(free, running) if free else (Claim([], None), False)
             for lane in claim.lanes:

@@ -34,8 +34,7 @@ def dated_ahead(platform: Platform, *, by: str = AHEAD) -> None:
         platform,
         f"UPDATE lanes SET due_at = {by}",
         f"UPDATE webhook_delivery_log SET received_at = {by}, next_attempt_at = {by}",
-        f"INSERT INTO singletons (name, holder, until) VALUES ('sweeper', 'gone', {by} + interval '10 seconds')"
-        " ON CONFLICT (name) DO UPDATE SET until = excluded.until",
+        f"INSERT INTO singletons (name, holder, until) VALUES ('clock', '', {AHEAD})",
     )
 
 
@@ -50,11 +49,19 @@ def test_what_came_in_while_the_clock_was_ahead_is_delivered_when_it_is_set_righ
 def test_a_retry_that_was_dated_while_the_clock_was_ahead_keeps_its_distance(platform, people):
     put_probes(platform, people.salon.id, "a")
     dated_ahead(platform, by=f"{AHEAD} + interval '10 minutes'")
-    execute(platform, f"UPDATE singletons SET until = {AHEAD} + interval '10 seconds'")
     platform.caretaker.sweep()
     left = "SELECT extract(epoch FROM due_at - now())::int BETWEEN 590 AND 610 FROM lanes"
     assert rows(platform, left) == [(True,)]
     assert rows(platform, "SELECT status FROM webhook_delivery_log") == [("received",)]
+
+
+def test_a_step_is_told_to_one_of_all_who_look(platform, people, another):
+    put_probes(platform, people.salon.id, "a")
+    dated_ahead(platform, by=f"{AHEAD} + interval '30 minutes'")
+    for one in (platform, another()):
+        one.caretaker.drain.clock.look()
+    left = "SELECT extract(epoch FROM due_at - now())::int BETWEEN 1790 AND 1800 FROM lanes"
+    assert rows(platform, left) == [(True,)]
 
 
 def test_a_sweeper_that_died_while_the_clock_was_ahead_holds_its_role_no_longer_than_a_lease(platform):
