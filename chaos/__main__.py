@@ -17,7 +17,7 @@ from chaos.run import Options, run
 from chaos.sabotage import SABOTAGES
 
 DOCUMENT = Path("docs/reliability.md")
-RATE, SHORT_RATE = 40.0, 30.0
+RATE, SHORT_RATE = 40.0, 40.0
 
 
 def main() -> int:

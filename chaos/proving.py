@@ -15,7 +15,7 @@ from chaos.people import Numbers
 from chaos.run import Options, plan_of, run_one
 from chaos.sabotage import SABOTAGES
 
-EVENTS = 90
+EVENTS = 60
 
 
 @dataclass(frozen=True)

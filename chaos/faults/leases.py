@@ -143,7 +143,7 @@ FAULTS = (
         "a worker paused beyond its lease: its late write must not win",
         _paused,
         events=2_000,
-        in_short=60,
+        in_short=45,
         plan=Plan(settings=(("lease_seconds", LEASE_SECONDS),)),
     ),
     Fault(

@@ -98,8 +98,8 @@ def _fault(verb: str, kind: str, number: signal.Signals, *, in_short: int | None
 
 
 FAULTS = (
-    _fault("killed", "web", signal.SIGKILL, in_short=150),
-    _fault("killed", "worker", signal.SIGKILL, in_short=150),
+    _fault("killed", "web", signal.SIGKILL, in_short=120),
+    _fault("killed", "worker", signal.SIGKILL, in_short=120),
     _fault("killed", "scheduler", signal.SIGKILL),
     _fault("stopped", "web", signal.SIGTERM),
     _fault("stopped", "worker", signal.SIGTERM),

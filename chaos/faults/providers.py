@@ -46,7 +46,7 @@ def _name(provider: str, kind: str) -> str:
     return f"{provider}-{kind.removeprefix('error_').removeprefix('throttle_').replace('_', '-')}"
 
 
-IN_SHORT = {("twilio", "cut_after"): 150, ("google", "error_500"): 150}
+IN_SHORT = {("twilio", "cut_after"): 90, ("google", "error_500"): 90}
 FAULTS = tuple(
     Fault(
         _name(provider, kind),

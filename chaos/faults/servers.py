@@ -162,7 +162,7 @@ def _await_redis(house: House) -> None:
 
 
 FAULTS = (
-    Fault("redis-stopped", "redis", "Redis away for 3 to 12 s", repeating(_stop_redis, (3, 8)), 4_000, in_short=150),
+    Fault("redis-stopped", "redis", "Redis away for 3 to 12 s", repeating(_stop_redis, (3, 8)), 4_000, in_short=120),
     Fault("redis-emptied", "redis", "Redis killed and back with nothing in it", repeating(_empty_redis, (3, 8)), 3_000),
     Fault("redis-frozen", "redis", "Redis takes connections and says nothing", repeating(_freeze_redis, (3, 8)), 3_000),
     Fault("redis-full", "redis", "Redis out of memory: it refuses every write", _redis_full, 3_000),
@@ -173,7 +173,7 @@ FAULTS = (
         "PostgreSQL killed with all its processes",
         repeating(_kill_postgres, (5, 12)),
         3_000,
-        in_short=150,
+        in_short=120,
     ),
     Fault("postgres-away", "postgres", "PostgreSQL away for 5 to 15 s", _postgres_away, 3_000),
     Fault("postgres-cut", "postgres", "all its connections cut", repeating(_cut_connections, (1, 4)), 3_000),
