@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos guides lint format clean
+.PHONY: help install demo test chaos guides bench bench-quick lint format clean
 
 help: ## list these commands
 	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
@@ -31,6 +31,12 @@ chaos: $(INSTALLED) ## break everything under load and judge it (two hours); SHO
 
 guides: $(INSTALLED) ## run the guides' commands (docs/*.md) against a fresh installation
 	@$(BIN)/python -m sandbox.guides
+
+bench: $(INSTALLED) ## measure beside Express + BullMQ and bare Flask; writes docs/performance.md (wants Node and wrk)
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(INSTALLED) ## the same in few short rounds; publishes nothing
+	@$(BIN)/python -m benchmarks --quick
 
 lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -1,0 +1,67 @@
+"""`python -m benchmarks`: measure, print the table, write results.json and, unless ``--quick``, docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+
+from benchmarks import insides, load, peer, report, traffic
+from benchmarks.figures import Figure
+from benchmarks.ground import Ground
+from benchmarks.house import House
+from benchmarks.peer import Peer
+from benchmarks.product import Product
+
+MEASURES: dict[str, Callable[[House], list[Figure]]] = {
+    "accept": traffic.accept,
+    "deliver": traffic.deliver,
+    "both": traffic.both,
+    "health": traffic.health,
+    "breaker": insides.breaker,
+    "claim": insides.claim,
+    "behind_a_backlog": insides.behind_a_backlog,
+}
+NEEDS_WRK = ("accept", "both", "health")
+
+
+def main() -> int:
+    """Run what was asked for; exit code 1 when a ratio that is asked for was not reached in a full run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few and short rounds; nothing is judged or published")
+    parser.add_argument("--only", choices=MEASURES, action="append", help="this measure; may be repeated")
+    parser.add_argument("--rounds", type=int, help="rounds of each measure")
+    given = parser.parse_args()
+    rounds = given.rounds or (2 if given.quick else 5)
+    without_peer = peer.install()
+    figures: list[Figure] = []
+    terminal = sys.stderr
+    with Ground() as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
+        product = Product(ground)
+        house = House(
+            ground,
+            product,
+            None if without_peer else Peer(ground),
+            without_peer or "",
+            rounds,
+            seconds=3 if given.quick else 8,
+            backlog=5_000 if given.quick else 20_000,
+            say=lambda line: print(line, file=terminal, flush=True),
+        )
+        try:
+            for name in given.only or MEASURES:
+                if name in NEEDS_WRK and not load.has_wrk():
+                    figures.append(Figure(name, name, "", None, not_run="wrk is not installed"))
+                    continue
+                house.say(name)
+                figures += MEASURES[name](house)
+        finally:
+            product.close()
+    report.write(figures, rounds=rounds, published=not given.quick and not given.only)
+    print(report.as_table(figures))
+    return 0 if given.quick or all(figure.holds is not False for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,216 @@
+"""Measured over HTTP and through whole processes: accepting, delivering, both at once, waiting callers, health.
+
+Each function measures one thing beside its reference and returns its figures. A run begins with empty tables and
+an empty Redis, and ends by counting rows: fewer than were acknowledged fails the whole benchmark.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import load
+from benchmarks.figures import Figure, Run, Spread, beside, ratios
+from benchmarks.ground import PEER, PRODUCT
+from benchmarks.house import House
+from benchmarks.peer import SECRET, TARGET
+from benchmarks.product import await_answer
+from sandbox.children import start_child, stop_child
+from sandbox.ports import LOOPBACK, free_port
+
+CONNECTIONS = 32
+LOOK_SECONDS = 0.1
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def accept(house: House) -> list[Figure]:
+    """Signed, unique events at 32 connections, accepted a second: beside the peer, and Flask that only answers."""
+    sent: dict[str, list[load.Sent]] = {"ours": [], "peer": [], "bare Flask": []}
+
+    def ours() -> float:
+        with house.product.web():
+            sent["ours"].append(_accept_ours(house, CONNECTIONS))
+        return sent["ours"][-1].per_second
+
+    def peer() -> float:
+        assert house.peer is not None
+        with house.peer.web():
+            sent["peer"].append(_accept_peer(house, CONNECTIONS))
+        return sent["peer"][-1].per_second
+
+    def bare() -> float:
+        with _bare_flask(house) as base_url:
+            requests = _requests(house, target="/webhooks/vapi/x", secret="none")
+            sent["bare Flask"].append(load.send(base_url, requests, connections=CONNECTIONS, seconds=house.seconds))
+        return sent["bare Flask"][-1].per_second
+
+    runs: dict[str, Run] = {"ours": ours, "bare Flask": bare}
+    if house.peer is not None:
+        runs["peer"] = peer
+    values = beside(runs, rounds=house.rounds, say=house.say)
+    p99 = {name: Spread.of([one.p99_ms for one in many]).median for name, many in sent.items() if many}
+    told = {f"p99 ms {name}": value for name, value in p99.items()}
+    return [
+        _against(house, "accept_vs_peer", "accepts a second", "/s", values, "peer", wanted=1.5, beside_=told),
+        _against(house, "accept_vs_bare_flask", "accepts a second", "/s", values, "bare Flask", wanted=0.5),
+    ]
+
+
+def deliver(house: House) -> list[Figure]:
+    """Events that wait, with a handler that has nothing to do: delivered a second by one worker."""
+    count = house.backlog
+
+    def ours() -> float:
+        house.ground.empty()
+        house.product.fill(count, kind=load.TRIVIAL)
+        with house.product.worker():
+            _await(lambda: house.product.finished() >= count, seconds=180)
+        return house.ground.ask(
+            PRODUCT,
+            "SELECT 0.9 * count(*) / extract(epoch FROM max(finished_at) -"
+            " percentile_disc(0.1) WITHIN GROUP (ORDER BY finished_at)) FROM webhook_delivery_log"
+            " WHERE provider = 'vapi'",
+        )
+
+    def peer() -> float:
+        assert house.peer is not None
+        house.ground.empty()
+        house.peer.fill(count)
+        with house.peer.worker():
+            _await(lambda: house.peer is not None and house.peer.finished() >= count, seconds=180)
+        return house.ground.ask(
+            PEER,
+            "SELECT 0.9 * count(*) / extract(epoch FROM max(at) - percentile_disc(0.1) WITHIN GROUP (ORDER BY at))"
+            " FROM event_log",
+        )
+
+    runs: dict[str, Run] = {"ours": ours}
+    if house.peer is not None:
+        runs["peer"] = peer
+    values = beside(runs, rounds=house.rounds, say=house.say)
+    return [_against(house, "deliver_vs_peer", "deliveries a second", "/s", values, "peer", wanted=5.0)]
+
+
+def both(house: House) -> list[Figure]:
+    """Accepted and processed at once, one web and one worker service each: processed a second, until all is done."""
+
+    def ours() -> float:
+        with house.product.web(), house.product.worker():
+            began = time.monotonic()
+            sent = _accept_ours(house, CONNECTIONS, kind=load.TRIVIAL)
+            _await(lambda: house.product.finished() >= sent.requests - sent.refused, seconds=180)
+            return (sent.requests - sent.refused) / (time.monotonic() - began)
+
+    def peer() -> float:
+        assert house.peer is not None
+        with house.peer.web(), house.peer.worker():
+            began = time.monotonic()
+            sent = _accept_peer(house, CONNECTIONS)
+            _await(
+                lambda: house.peer is not None and house.peer.finished() >= sent.requests - sent.refused, seconds=180
+            )
+            return (sent.requests - sent.refused) / (time.monotonic() - began)
+
+    runs: dict[str, Run] = {"ours": ours}
+    if house.peer is not None:
+        runs["peer"] = peer
+    values = beside(runs, rounds=house.rounds, say=house.say)
+    return [_against(house, "both_vs_peer", "accepted and processed a second", "/s", values, "peer", wanted=1.5)]
+
+
+def health(house: House) -> list[Figure]:
+    """How long uptime monitors wait for /health, two at a time."""
+    requests = house.ground.folder / "health.requests"
+    load.write_questions(requests, target="/health")
+    with house.product.web():
+        values = beside(
+            {"ours": lambda: load.send(house.product.base_url, requests, connections=2, seconds=2).p95_ms},
+            rounds=house.rounds,
+            say=house.say,
+        )
+    return [Figure("health_p95", "/health, p95", "ms", Spread.of(values["ours"]), wanted=5.0, at_least=False)]
+
+
+def _accept_ours(house: House, connections: int, kind: str = load.REPORT) -> load.Sent:
+    business = house.product.business
+    house.ground.empty()
+    requests = _requests(house, target=business.target, secret=business.secret, kind=kind)
+    sent = load.send(house.product.base_url, requests, connections=connections, seconds=house.seconds)
+    stored = house.ground.ask(PRODUCT, "SELECT count(*) FROM webhook_delivery_log WHERE provider = 'vapi'")
+    _check(sent, stored)
+    return sent
+
+
+def _accept_peer(house: House, connections: int) -> load.Sent:
+    assert house.peer is not None
+    house.ground.empty()
+    requests = _requests(house, target=TARGET, secret=SECRET)
+    sent = load.send(house.peer.base_url, requests, connections=connections, seconds=house.seconds)
+    _check(sent, house.ground.ask(PEER, "SELECT count(*) FROM events"))
+    return sent
+
+
+def _requests(house: House, *, target: str, secret: str, kind: str = load.REPORT) -> Path:
+    path = house.ground.folder / "requests"
+    load.write_requests(path, target=target, secret=secret, count=int(house.seconds * 4000), kind=kind)
+    return path
+
+
+def _check(sent: load.Sent, stored: float) -> None:
+    accepted = sent.requests - sent.refused
+    if sent.refused or sent.broken or stored < accepted:
+        raise RuntimeError(f"{sent.refused} refused, {sent.broken} broken, {stored:.0f} of {accepted} stored")
+
+
+@contextmanager
+def _bare_flask(house: House) -> Iterator[str]:
+    """gunicorn with the product's own numbers of processes and threads, and nothing of the product."""
+    port = free_port()
+    words = [str(BIN / "gunicorn"), "-b", f"{LOOPBACK}:{port}", "-k", "gthread", "-w", "2", "--threads", "16"]
+    words += ["--keep-alive", "75", "--no-control-socket", "--pythonpath", str(ROOT), "benchmarks.bare:app"]
+    child = start_child(words, log_path=house.ground.folder / "bare.log", cwd=house.ground.folder)
+    try:
+        await_answer(f"http://{LOOPBACK}:{port}/health")
+        yield f"http://{LOOPBACK}:{port}"
+    finally:
+        stop_child(child, with_signal=signal.SIGTERM, seconds=10)
+
+
+def _against(
+    house: House,
+    name: str,
+    what: str,
+    unit: str,
+    values: dict[str, list[float]],
+    reference: str,
+    *,
+    wanted: float,
+    beside_: dict[str, float] | None = None,
+) -> Figure:
+    ours = values["ours"]
+    other = values.get(reference)
+    return Figure(
+        name,
+        what,
+        unit,
+        Spread.of(ours),
+        reference_name=reference,
+        reference=Spread.of(other) if other else None,
+        ratio=ratios(ours, other) if other else None,
+        wanted=wanted,
+        not_run="" if other else house.without_peer,
+        beside=beside_ or {},
+    )
+
+
+def _await(condition: Callable[[], bool], *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise RuntimeError("what waited was not done in time")
+        time.sleep(LOOK_SECONDS)
