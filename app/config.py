@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     max_webhook_bytes: int = Field(5_000_000, ge=10_000, description="a larger webhook is refused with 413")
 
     forward_private_targets: bool = Field(
-        False, description="events may be forwarded into this network, and unencrypted; never in production"
+        False, description="events may be forwarded into this network; never in production"
     )
 
     vapi_private_key: str | None = Field(None, description="for calls to Vapi's API")

@@ -177,21 +177,20 @@ def _door(provider: str, url: str | None, secret: str | None) -> scenes.Door | N
     return scenes.Door(url, secret) if url is not None and secret is not None else None
 
 
-def _add_door(provider: str, events: tuple[str, ...]) -> None:
-    """The command of one front door."""
-
-    @simulate.command(provider, cls=DataCommand, text=_answered)
-    @click.argument("event", type=click.Choice(events))
-    @_sends
-    @click.option("--age", type=float, default=0.0, help="Signed so many seconds ago, where a time is signed.")
-    def _send(event: str, url: str, secret: str, age: float) -> Callable[[], Outgoing]:
-        """An event of a front door, signed as its sender does; --secret is what that signs with."""
-        old = timedelta(seconds=age)
-        return lambda: simulated_doors.request(provider, event, secret=secret, url=url, age=old)
-
-
-for _provider, _events in simulated_doors.EVENTS.items():
-    _add_door(_provider, _events)
+@simulate.command(
+    "door",
+    cls=DataCommand,
+    text=_answered,
+    epilog="\n\n".join(f"{provider}: {', '.join(events)}" for provider, events in simulated_doors.EVENTS.items()),
+)
+@click.argument("provider", type=click.Choice(tuple(simulated_doors.EVENTS)))
+@click.argument("event")
+@_sends
+@click.option("--age", type=float, default=0.0, help="Signed so many seconds ago, where a time is signed.")
+def door(provider: str, event: str, url: str, secret: str, age: float) -> Callable[[], Outgoing]:
+    """An event of a front door, signed as its sender does; --secret is what that signs with."""
+    old = timedelta(seconds=age)
+    return lambda: simulated_doors.request(provider, event, secret=secret, url=url, age=old)
 
 
 def _present(given: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -64,7 +64,7 @@ class Forwarder:
         addresses = find_addresses(target, private_allowed=self._private_allowed, seconds=LOOK_UP_SECONDS)
         connected = self._connect(target, addresses, ends)
         with connected, _cut_off_at(connected, ends):
-            return _ask(target, connected, headers, body)
+            return _ask(target, connected, headers, body, ends)
 
     def _connect(self, target: Target, addresses: list[str], ends: float) -> socket.socket:
         """To the first checked address that answers, encrypted and its certificate checked for the name."""
@@ -74,7 +74,7 @@ class Forwarder:
             if share <= 0:
                 break
             try:
-                plain = socket.create_connection((address, target.port), timeout=share)
+                plain = _dial(address, target.port, share)
             except OSError:
                 continue
             try:
@@ -91,7 +91,19 @@ class Forwarder:
         return ssl.create_default_context(cafile=self._ca_file or DEFAULT_CA_BUNDLE_PATH)
 
 
-def _ask(target: Target, connected: socket.socket, headers: Mapping[str, str], body: bytes) -> Answer:
+def _dial(address: str, port: int, seconds: float) -> socket.socket:
+    """Connect to the address itself: nothing is looked up any more."""
+    plain = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        plain.settimeout(seconds)
+        plain.connect((address, port))
+    except OSError:
+        plain.close()
+        raise
+    return plain
+
+
+def _ask(target: Target, connected: socket.socket, headers: Mapping[str, str], body: bytes, ends: float) -> Answer:
     connection = http.client.HTTPConnection(target.host, target.port)
     connection.sock = connected
     sent = {**headers, "Host": target.authority, "Content-Length": str(len(body)), "Connection": "close"}
@@ -99,9 +111,12 @@ def _ask(target: Target, connected: socket.socket, headers: Mapping[str, str], b
         connection.request("POST", target.path, body=body, headers=sent)
         response = connection.getresponse()
         status, wish = response.status, parse_retry_after(response.headers.get("Retry-After"))
-        response.read(MOST_ANSWER_BYTES)
+        if time.monotonic() >= ends:
+            raise TimeoutError  # cut off among the headers, which the library takes for their end
     except (OSError, http.client.HTTPException, ValueError):
         raise ProviderUnavailable("the target did not answer in time, or broke off") from None
+    with suppress(OSError, http.client.HTTPException, ValueError):  # what it says besides is of no use, nor its end
+        response.read(MOST_ANSWER_BYTES)
     if status >= 500:
         raise ProviderUnavailable("the target failed", retry_after=wish)
     return Answer(status, wish)

@@ -95,7 +95,7 @@ def hand_on(work: Work) -> Skip | None:
             delivery.org_id,
             OwnWork.FORWARD_EVENT,
             lane_key=f"{LANE}{_source_lane(work)}"[:LONGEST_LANE],
-            payload={"message_id": f"msg_{delivery.id}", "message": _message(work)},
+            payload={"webhook_id": f"msg_{delivery.id}", "message": _message(work)},
             key=str(delivery.id),
         )
     platform.bell.ring()
@@ -111,7 +111,7 @@ def send(work: Work) -> Skip | None:
     body = orjson.dumps(said["message"])
     with platform.forward_turns.take(org_id):
         work.confirm()
-        headers = _headers(said["message_id"], body, target.secrets)
+        headers = _headers(said["webhook_id"], body, target.secrets)
         answer = platform.forwarder.post(name_of(org_id), target.url, headers, body)
     if answer.status == 410:
         _switch_off(platform, org_id, target.url)

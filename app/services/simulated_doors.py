@@ -15,7 +15,9 @@ EVENTS = {door.provider: door.events for door in DOORS.values()}
 
 
 def request(provider: str, event: str, *, secret: str, url: str, age: timedelta = timedelta()) -> Outgoing:
-    """The whole POST, signed ``age`` ago. Raises InvalidInput for a secret that cannot be one."""
+    """The whole POST, signed ``age`` ago. Raises InvalidInput for an unknown event or a secret that cannot be one."""
+    if event not in EVENTS[provider]:
+        raise InvalidInput(f"unknown event; known are {', '.join(EVENTS[provider])}")
     try:
         made = DOORS[provider].sample(event, secret, datetime.now(UTC) - age)
     except ValueError as error:

@@ -15,9 +15,11 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
+from app.integrations.doors import DOORS
 from app.integrations.twilio import conversation_lane
 from app.models import story as rows
 from app.services import story_lines
+from app.services.own_work import OwnWork
 from app.services.readable import plain
 
 if TYPE_CHECKING:
@@ -143,6 +145,10 @@ class _Found:
     def _about(self, delivery: Row, said: Row) -> None:
         """What a single event touched, by the ids that it carries."""
         org_id = delivery["org_id"]
+        if delivery["provider"] in DOORS:  # its words are somebody's own: they name nothing of ours
+            forward = f"{OwnWork.FORWARD_EVENT}:{delivery['id']}"
+            self._deliveries(rows.deliveries_of_event(self.session, forward, org_id=org_id, limit=MOST))
+            return
         sid = (said.get("_") or {}).get("message_sid")
         ids = [UUID(said["message_id"])] if "message_id" in said else []
         if sid or ids:

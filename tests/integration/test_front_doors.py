@@ -66,9 +66,10 @@ def test_it_is_connected_and_tried_by_command(provider, people, cli, served):
     assert made["webhook_url"].endswith(f"/webhooks/{provider}/{made['token']}")
     url = f"{served}/webhooks/{provider}/{made['token']}"
     for event in DOORS[provider].events:
-        assert cli.data("simulate", provider, event, "--url", url, "--secret", secret)["status"] == 200
-    refused = cli.data("simulate", provider, DOORS[provider].events[0], "--url", url, "--secret", secret, "--tamper")
-    assert refused["status"] == 403
+        assert cli.data("simulate", "door", provider, event, "--url", url, "--secret", secret)["status"] == 200
+    told = ("--url", url, "--secret", secret)
+    assert cli.data("simulate", "door", provider, DOORS[provider].events[0], *told, "--tamper")["status"] == 403
+    assert cli.refusal("simulate", "door", provider, "nonsense", *told)["code"] == "invalid_input"
     listed = cli.run("integration", "list", "--org", people.salon.id, "--json").stdout
     assert secret not in listed
     assert (

@@ -62,12 +62,12 @@ def test_a_name_that_changes_between_look_up_and_connection_leads_nowhere_else(r
 
     connected = []
 
-    def connect(address, timeout):
-        connected.append(address[0])
+    def dial(address, *_):
+        connected.append(address)
         raise ConnectionRefusedError
 
     monkeypatch.setattr(targets.socket, "getaddrinfo", rebinding)
-    monkeypatch.setattr(forwarder.socket, "create_connection", connect)
+    monkeypatch.setattr(forwarder, "_dial", dial)
     with pytest.raises(ProviderUnavailable):
         here(private_allowed=False).post(circuit, f"http://rebind.example:{receiver.port}/", {}, b"")
     assert (asked, connected) == (["rebind.example"], ["93.184.216.34"])
