@@ -5,6 +5,7 @@ Owns the list. What a door brings is in ``front_door.py``; each has its own modu
 
 from __future__ import annotations
 
+from app.integrations.doors.cal_com import CAL_COM as CAL_COM
 from app.integrations.doors.standard_webhooks import STANDARD_WEBHOOKS as STANDARD_WEBHOOKS
 from app.integrations.doors.stripe import STRIPE as STRIPE
 from app.integrations.doors.whatsapp_cloud import WHATSAPP_CLOUD as WHATSAPP_CLOUD
