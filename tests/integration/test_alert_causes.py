@@ -19,6 +19,7 @@ from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
 from tests.conftest import Urls, make_settings
 from tests.eventually import eventually
+from tests.integration.api import Program
 
 ADA = "+4915112345678"
 
@@ -33,6 +34,7 @@ def settings(database_urls: Urls, world: RemoteWorld, monkeypatch: pytest.Monkey
         alert_window_seconds=0,
         error_rate_limit=3,
         webhook_quota_per_hour=10,
+        api_quota_per_hour=10,
         canary_seconds=3600,
     )
 
@@ -235,6 +237,27 @@ def test_webhooks_at_90_and_at_100_percent_of_the_quota_are_two_alerts(platform,
     assert set(look(platform)) == {near}
     arrive(9)
     assert set(look(platform)) == {near, reached}
+
+
+def test_api_requests_at_90_and_at_100_percent_of_the_quota_are_two_alerts_until_it_is_raised(app, platform, people):
+    program = Program(app, people.salon.id)
+    near, reached = (f"api_quota_{what}:{people.salon.id}" for what in ("near", "reached"))
+    for number, alerts in ((8, set()), (1, {near}), (1, {near, reached}), (1, {near, reached})):
+        for _ in range(number):
+            program.get("/calls")
+        assert set(look(platform)) == alerts
+    execute(platform, "UPDATE organizations SET api_quota_per_hour = 100 WHERE id = :id", id=people.salon.id)
+    eventually(lambda: program.get("/calls").headers["RateLimit-Limit"] == "100", seconds=7)
+    assert look(platform) == {}
+
+
+def test_canaries_of_which_none_comes_through_are_an_alert_at_the_second_look_until_one_does(platform, settle):
+    canary.tend(platform)
+    execute(platform, "UPDATE webhook_delivery_log SET received_at = now() - interval '3 hours'")
+    assert look(platform, times=1) == {}
+    assert set(look(platform, times=1)) == {"canary_missed"}
+    settle(lambda: not canary.look(platform).missed)
+    assert look(platform) == {}
 
 
 def test_every_kind_has_its_section_in_the_guide_and_every_section_its_kind():
