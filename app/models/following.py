@@ -20,9 +20,10 @@ IDS_BACK = 500
 TIME_BACK = timedelta(seconds=5)
 
 
-def newest_id(session: Session) -> int:
-    """The highest id there is."""
-    return session.scalar(select(func.max(Delivery.id))) or 0
+def where_it_begins(session: Session) -> tuple[int, datetime]:
+    """The highest id there is, and the time, by the database's clock as all dates are."""
+    newest, now = session.execute(select(select(func.max(Delivery.id)).scalar_subquery(), func.now())).one()
+    return newest or 0, now
 
 
 def list_arrived(session: Session, *, org_id: UUID | None, after: int, most: int) -> Sequence[Delivery]:
@@ -35,8 +36,8 @@ def list_arrived(session: Session, *, org_id: UUID | None, after: int, most: int
 
 
 def list_ended(session: Session, *, org_id: UUID | None, since: datetime, most: int) -> Sequence[Delivery]:
-    """What ended since (or a little before) then, in order of ending; no canaries."""
-    statement = select(Delivery).where(Delivery.finished_at > since - TIME_BACK, _wanted(org_id))
+    """What ended since then, in order of ending; no canaries."""
+    statement = select(Delivery).where(Delivery.finished_at >= since, _wanted(org_id))
     return session.scalars(statement.order_by(Delivery.finished_at, Delivery.id).limit(most)).all()
 
 

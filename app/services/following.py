@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from app.services.platform import Platform
 
 MOST = 1_000  # of each kind in one look
-REMEMBERED = 20_000
+REMEMBERED = 100_000  # more than come in the time that is looked back
 _TOLD = ("id", "org_id", "provider", "type", "event_id=event_key", "attempts", "error_code", "note")
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ def follow(
     with platform.database.transaction(system=True) as session:
         if org_id is not None:
             organizations.get(session, org_id)
-        watch = _Watch(org_id, rows.newest_id(session))
+        watch = _Watch(org_id, *rows.where_it_begins(session))
     away = False
     while seconds is None or time.monotonic() - began < seconds:
         try:
@@ -50,17 +50,18 @@ def follow(
             news = [] if away else [{"at": plain(datetime.now(UTC)), "what": "database_away"}]
             away = True
         yield from news
-        time.sleep(every_seconds)
+        if away or not watch.is_behind:
+            time.sleep(every_seconds)
 
 
 class _Watch:
-    """How far it has been told."""
+    """How far it has been told. ``is_behind``: there was more than one look takes."""
 
-    def __init__(self, org_id: UUID | None, newest: int) -> None:
+    def __init__(self, org_id: UUID | None, newest: int, now: datetime) -> None:
+        self.is_behind = False
         self._org_id = org_id
-        self._newest = newest
-        self._since = datetime.now(UTC)
-        self._began, self._began_at = newest, self._since
+        self._newest, self._since = newest, now
+        self._began, self._began_at = newest, now
         self._told: dict[tuple[int, datetime | None], None] = {}
 
     def look(self, session: Session) -> list[Row]:
@@ -78,7 +79,11 @@ class _Watch:
             if row.finished_at >= self._began_at and self._is_new((row.id, row.finished_at)):
                 news.append((row.finished_at, 1, _row(row, row.finished_at, row.status)))
         self._newest = max([self._newest, *(row.id for row in arrived)])
-        self._since = max([self._since, *(row.finished_at for row in ended if row.finished_at)])
+        last = ended[-1].finished_at if ended else None
+        if last is not None:
+            # A full look goes on where it ended, or a flood of endings would be the same ones again and again.
+            self._since = last if len(ended) >= MOST else max(self._since, last - rows.TIME_BACK)
+        self.is_behind = len(ended) >= MOST or len(arrived) >= MOST
         while len(self._told) > REMEMBERED:
             self._told.pop(next(iter(self._told)))
         return [row for _, _, row in sorted(news, key=lambda one: one[:2])]

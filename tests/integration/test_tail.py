@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -49,7 +50,7 @@ def test_an_event_is_told_once_when_it_comes_and_once_when_it_ends(client, peopl
 
 def test_looking_again_tells_nothing_twice(platform, people, client):
     with platform.database.transaction(system=True) as session:
-        watch = following._Watch(None, 0)
+        watch = following._Watch(None, 0, datetime.now(UTC) - timedelta(minutes=1))
         for _ in range(3):
             people.salon.text(client, CUSTOMER, "One of several texts that came.")
         assert len(watch.look(session)) == 3
@@ -118,8 +119,25 @@ def test_what_ends_while_it_is_looked_at_is_told_whole(platform, people, client,
         return found
 
     with platform.database.transaction(system=True) as session:
-        watch = following._Watch(None, 0)
+        watch = following._Watch(None, 0, datetime.now(UTC) - timedelta(minutes=1))
         monkeypatch.setattr(following.rows, "list_arrived", list_and_end)
         assert [row["what"] for row in watch.look(session)] == ["received"]
     with platform.database.transaction(system=True) as session:
         assert [row["what"] for row in watch.look(session)] == ["processed"]
+
+
+def test_a_flood_is_told_to_its_end(platform, people, client, monkeypatch):
+    monkeypatch.setattr(following, "MOST", 2)
+    monkeypatch.setattr(following.rows, "IDS_BACK", 1)
+    for number in range(7):
+        people.salon.text(client, CUSTOMER, f"Text number {number} of a flood.")
+    with platform.database.transaction(system=True) as other:
+        others = "finished_at = clock_timestamp() + id * interval '1 millisecond'"
+        other.execute(text(f"UPDATE webhook_delivery_log SET status = 'processed', {others}"))
+    watch = following._Watch(None, 0, datetime.now(UTC) - timedelta(minutes=1))
+    told: list[dict] = []
+    for _ in range(8):
+        with platform.database.transaction(system=True) as session:
+            told += watch.look(session)
+    assert sorted(row["what"] for row in told) == ["processed"] * 7 + ["received"] * 7
+    assert not watch.is_behind

@@ -10,7 +10,7 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import alerts, booking, calendar, connecting, house, keys, organizations, records, simulate, usage
+from app.cli import alerts, booking, calendar, connecting, house, keys, organizations, records, simulate, tail, usage
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ GROUPS = [
     booking.staff,
     booking.closure,
 ]
-OWN = [usage.usage, house.tools, house.db_roles, house.new_key]
+OWN = [tail.tail, usage.usage, house.tools, house.db_roles, house.new_key]
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
