@@ -123,9 +123,8 @@ def test_a_dry_run_counts_what_would_go_and_deletes_nothing(app, platform, put):
         name: told[name] for name in ("keys", "deliveries", "dead", "answers", "alerts")
     }
     assert done["complete"]
-    assert what_would_go(platform) == dict.fromkeys(("keys", "deliveries", "dead", "answers", "alerts"), 0) | {
-        "dry_run": True
-    }
+    kinds = ("keys", "deliveries", "dead", "answers", "alerts", *cleanup.WORDS)
+    assert what_would_go(platform) == dict.fromkeys(kinds, 0) | {"dry_run": True}
 
 
 def test_attempts_go_with_their_delivery(platform, put):
