@@ -65,8 +65,9 @@ def test_a_web_process_started_with_another_address_is_told(line, platform, peop
 
     reached_at(platform, served)
     monkeypatch.setattr(door, "problem", _as_if_started_with("https://yesterday.example.net", served, door.problem))
-    said = line.refusal("integration", "apply", id_of(line, people), "--dev")["message"]
-    assert said.startswith("the web process has PUBLIC_BASE_URL=https://yesterday.example.net")
+    done = line.run("integration", "apply", id_of(line, people), "--dev")  # its stderr is the server's too, here
+    assert done.exit_code == 1
+    assert f"PUBLIC_BASE_URL=https://yesterday.example.net, this command {served}" in done.stderr
 
 
 def _as_if_started_with(other: str, base: str, problem):
