@@ -51,7 +51,16 @@ class Question:
     status: int | None = None
     seconds: float = 0.0
     cut: bool = False
+    host: str = ""
     asked_at: float = field(default_factory=time.monotonic)
+
+    def taken(self, host: str) -> None:
+        """A web process on this host has the connection."""
+        self.host = host
+
+    def was_held(self, host: str, since: float, until: float) -> bool:
+        """Whether a web process on this host held it at any moment of that span (of `time.monotonic`)."""
+        return self.host == host and self.asked_at < until and self.asked_at + self.seconds > since
 
     @property
     def promised(self) -> bool:

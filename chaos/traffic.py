@@ -200,7 +200,7 @@ class Traffic:
         self.books.questions.append(question)
         began = time.monotonic()
         try:
-            question.status, answer = self._post(post, int(question.call_id[:8], 16))
+            question.status, answer = self._post(post, int(question.call_id[:8], 16), taken_by=question.taken)
             question.said = posts.said_in(answer, question.tool_call_id) if question.status == 200 else ""
         except (Cut, Unreachable):
             question.cut = True
@@ -215,7 +215,7 @@ class Traffic:
                 self.books.acknowledge(event)
                 self.took.append(time.monotonic() - began)
 
-    def _post(self, post: Post, web: int) -> tuple[int, bytes]:
+    def _post(self, post: Post, web: int, taken_by: Callable[[str], None] = lambda _: None) -> tuple[int, bytes]:
         """By way of this web process, or of the next when it takes no connection, as a balancer would."""
         for number in range(len(self.webs)):
             host, port = self.webs[(web + number) % len(self.webs)]
@@ -225,6 +225,7 @@ class Traffic:
                     connection.connect()
                 except OSError:
                     continue
+                taken_by(host)
                 connection.sock.settimeout(POST_SECONDS)
                 try:
                     connection.request("POST", post.path, body=post.body, headers=dict(post.headers))
