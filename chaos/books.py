@@ -70,10 +70,11 @@ class Question:
 
 @dataclass
 class Books:
-    """All that was sent while one fault was on."""
+    """All that was sent while one fault was on. ``refused`` counts the posts of events that got no 2xx."""
 
     events: list[Event] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
+    refused: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _acknowledged: int = 0
 
@@ -84,6 +85,11 @@ class Books:
             if event.acknowledged_at is None:
                 event.acknowledged_at = time.monotonic()
                 self._acknowledged += 1
+
+    def refuse(self) -> None:
+        """A post got another answer, or none."""
+        with self._lock:
+            self.refused += 1
 
     @property
     def acknowledged(self) -> int:

@@ -44,9 +44,11 @@ WITH tried AS (
 )
 SELECT id::text, event_key FROM placed WHERE first < before ORDER BY id
 """
+# A check waits for a quarter of an hour by plan, in a lane of its own.
 _ASIDE = """
 SELECT id::text, event_key FROM webhook_delivery_log
-WHERE org_id = ANY (CAST(%(orgs)s AS uuid[])) AND set_aside_at IS NOT NULL ORDER BY id
+WHERE org_id = ANY (CAST(%(orgs)s AS uuid[])) AND set_aside_at IS NOT NULL
+AND type <> 'message.check' ORDER BY id
 """
 _CALLS = """
 SELECT vapi_call_id FROM calls WHERE org_id = ANY (CAST(%(orgs)s AS uuid[]))

@@ -99,6 +99,7 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
     traffic = Traffic(webs, house.base_url, businesses, numbers, rng, options.rate, fault.mix)
     stage = Stage(house, rng, numbers, options.short, businesses, traffic)
     with Watcher(house.postgres.superuser_url("voicedesk")) as watcher:
+        traffic.greet()
         with fault.disturb(stage):
             fault.drive(stage, events)
         mended = time.monotonic()
@@ -107,6 +108,8 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
         recovered = None if waited is None else time.monotonic() - mended
         for look in stage.afterwards:
             look(recovered)
+    if traffic.books.refused:
+        stage.notes.append(f"{traffic.books.refused} posts got no 2xx, and were sent again")
     seen = effects.observe(house.world, businesses)
     findings = judge(house, businesses, traffic.books, seen)
     findings.violations += stage.findings.violations

@@ -79,6 +79,19 @@ class Traffic:
         self._resender = threading.Thread(target=self._resend, name="resender", daemon=True)
         self._resender.start()
 
+    def greet(self) -> None:
+        """One call for each organization at each web process: whom a process has met it knows without a database.
+
+        By itself it gets to know everybody once a minute. Raises RuntimeError when a greeting is not answered.
+        """
+        for place in range(len(self.webs)):
+            for business in self.businesses:
+                call_id = str(UUID(int=self.rng.getrandbits(128), version=4))
+                post = posts.vapi(business, "assistant-request", call_id, self.numbers.draw(), {})
+                status, answer = self._post(post, place)
+                if status != 200 or business.assistant_id.encode() not in answer:
+                    raise RuntimeError(f"a call was not taken: HTTP {status}")
+
     def run(self, events: int) -> None:
         """Play scenes until so many events are acknowledged, as fast as the rate says and answers come."""
         began, sent = time.monotonic(), 0
@@ -214,6 +227,8 @@ class Traffic:
             if 200 <= status < 300:
                 self.books.acknowledge(event)
                 self.took.append(time.monotonic() - began)
+                return
+        self.books.refuse()
 
     def _post(self, post: Post, web: int, taken_by: Callable[[str], None] = lambda _: None) -> tuple[int, bytes]:
         """By way of this web process, or of the next when it takes no connection, as a balancer would."""
