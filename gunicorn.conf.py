@@ -31,7 +31,7 @@ from app.errors import ConfigurationError, DatabaseUnavailable
 from app.observability import counting, metrics
 from app.observability.errors import watch_process
 from app.observability.logging import configure_logging, library_formatter
-from app.services.departure import Departure
+from app.services.departure import EXIT_CODE, Departure
 
 LEAVE_SECONDS = 23.0  # after SIGTERM, whatever still runs: before gunicorn's own SIGKILL, which gives nothing back
 SAME_WISH_SECONDS = 1.0  # a second signal sooner than this is the first one's echo
@@ -133,7 +133,12 @@ def post_worker_init(worker: Any) -> None:
     watch_process("web")
     platform = worker.app.callable.extensions["platform"]
     platform.start_web()
-    worker.departure = Departure(platform, [platform.caretaker.drain], grace_seconds=LEAVE_SECONDS)
+    worker.departure = Departure(
+        platform,
+        [platform.caretaker.drain],
+        grace_seconds=LEAVE_SECONDS,
+        retire=lambda: os.kill(os.getpid(), signal.SIGTERM),
+    )
     worker.departure.expect()
     finish_requests = signal.getsignal(signal.SIGTERM)
 
@@ -152,7 +157,10 @@ def worker_int(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Claim nothing more, and finish what runs."""
+    """Claim nothing more, and finish what runs; what cannot be finished has been given back."""
+    departure = getattr(worker, "departure", None)
+    if departure is not None and departure.stuck:
+        os._exit(EXIT_CODE)
     application = getattr(worker.app, "callable", None)
     if application is not None:
         application.extensions["platform"].close()

@@ -132,7 +132,9 @@ class Settings(BaseSettings):
         5, gt=0, description="the first retry's delay; the whole schedule scales with it (tests use less)"
     )
     unknown_lookup_seconds: float = Field(
-        60, gt=0, description="how long to wait before asking Twilio for a text whose fate is unknown, and between asks"
+        60,
+        gt=0,
+        description="how long to wait (at most) before asking Twilio for a text whose fate is unknown; and between",
     )
     status_check_seconds: float = Field(
         60, gt=0, description="how long a sent text may be without a status callback before Twilio is asked"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from rq.job import Job
 from rq_scheduler import Scheduler
 
-from app.queue import SCHEDULE_IDS, SCHEDULE_PREFIX
+from app.queue import JOB_TIMEOUT_SECONDS, SCHEDULE_IDS, SCHEDULE_PREFIX
 from app.services.nightly import next_night
 
 FOR_EVER = -1  # an entry's own record must outlive its run, or the entry goes with it and begins anew
@@ -33,7 +33,7 @@ class Entry:
 
 SWEEP, CLEANUP = SCHEDULE_IDS
 SCHEDULE = (
-    Entry(SWEEP, "workers.jobs.sweep", 5, 180),
+    Entry(SWEEP, "workers.jobs.sweep", 5, JOB_TIMEOUT_SECONDS),
     Entry(CLEANUP, "workers.jobs.clean_up", None, 30),
 )
 
@@ -51,6 +51,7 @@ def register(scheduler: Scheduler) -> None:
     for entry in SCHEDULE:
         known = present.get(entry.id)
         if known is not None and _is_as_listed(known, entry):
+            _follow_clock_back(scheduler, entry)
             continue
         if known is not None:
             scheduler.cancel(known)
@@ -67,6 +68,16 @@ def register(scheduler: Scheduler) -> None:
             meta=None if entry.every_seconds else {"nightly": True},
             description=entry.id,
         )
+
+
+def _follow_clock_back(scheduler: Scheduler, entry: Entry) -> None:
+    """An entry further ahead than its interval was dated before this machine's clock was set back: it is due."""
+    if entry.every_seconds is None:
+        return
+    now = datetime.now(UTC).timestamp()
+    dated = scheduler.connection.zscore(scheduler.scheduled_jobs_key, entry.id)
+    if dated is not None and dated > now + 2 * entry.every_seconds:
+        scheduler.connection.zadd(scheduler.scheduled_jobs_key, {entry.id: now}, xx=True)
 
 
 def _is_as_listed(known: Job, entry: Entry) -> bool:

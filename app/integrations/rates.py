@@ -1,9 +1,10 @@
 """How fast one account of a provider may be used: a bucket of tokens for each, shared by all processes.
 
 Owns the counting, in Redis for all processes and in memory without it. A bucket has as many tokens as
-calls are allowed in its window, and each comes back a window after it was taken; so there is never a
-burst that the provider, who counts the same way, would refuse. Nobody waits here: who gets no token is
-told when to come back. Times are Redis's clock or this process's monotonic one.
+calls are allowed in its window, and each comes back a window after its call has ended; so whatever
+happens on the way there, the provider, who counts the same way, never sees more than it allows. Nobody
+waits here: who gets no token is told when to come back. Times are Redis's clock or this process's
+monotonic one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import redis
 
 from app.redis import RedisAway, RedisLink
 
-SAFETY = 1.05  # a window is that much longer than the provider's: on their way calls come closer together
+SAFETY = 1.02  # a window is that much longer than the provider's, whose clock may run differently
 MOST_ACCOUNTS = 2000
 
 _TAKE = """
@@ -80,7 +81,7 @@ class Rates:
             return self._take_here(account, size, window, holder, pressing)
 
     def use(self, account: str, per_second: float, *, holder: str) -> None:
-        """The call that ``holder`` took the token for begins only now: its window does too."""
+        """The call that ``holder`` took the token for begins, or has ended, only now: its window begins now."""
         _, window = _bucket_of(per_second)
         milliseconds = str(int(window * 1000))
         try:

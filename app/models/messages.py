@@ -192,6 +192,22 @@ def list_messages(session: Session, *, org_id: UUID | None = None, limit: int = 
     return list(session.scalars(statement.where(Message.org_id == org_id) if org_id else statement))
 
 
+def waited_for(session: Session, org_id: UUID, message_id: UUID) -> tuple[timedelta, timedelta]:
+    """For how long the text has been sending, and since when it was last looked for, by the database's clock.
+
+    What lies ahead of that clock was written before it was set back, and counts from now on.
+    """
+    found = session.execute(
+        text(
+            "UPDATE messages SET sending_since = least(sending_since, now()), looked_up_at = least(looked_up_at, now())"
+            " WHERE org_id = :org AND id = :id RETURNING now() - coalesce(sending_since, created_at),"
+            " now() - coalesce(looked_up_at, sending_since, created_at)"
+        ),
+        {"org": org_id, "id": message_id},
+    ).one()
+    return found[0], found[1]
+
+
 def count_unknown(session: Session, *, older_than: timedelta) -> list[tuple[UUID, int, list[UUID]]]:
     """Per organization: how many texts have had an unknown fate for so long, and the first five of them."""
     rows = session.execute(

@@ -124,7 +124,7 @@ def plan_finish(session: Session, row: Appointment, *, after: timedelta = FINISH
         OwnWork.FINISH_APPOINTMENT,
         lane_key=f"appointment:{row.id}:{row.version}",
         payload={"appointment_id": str(row.id)},
-        due_at=datetime.now(UTC) + after,
+        after=after,
     )
 
 

@@ -8,7 +8,7 @@ periodic sync is all.
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -56,10 +56,10 @@ def tend(platform: Platform) -> None:
         unattended = list_unattended(session, lane_prefix=LANE, limit=MOST_A_TICK)
     for org_id, integration_id in unattended:
         calendar = find_calendar(platform, org_id, integration_id)
-        due_at = datetime.now(UTC)
+        after = timedelta(0)
         if calendar is not None and calendar.credentials.channel_token is None:
             _give_token(platform, integration_id)
-            due_at += KNOWN_AFTER
+            after = KNOWN_AFTER
         with platform.database.transaction(org_id) as session:
             put_off(session, org_id, integration_id, sync=None, watch=LOOK_AGAIN)
             if calendar is not None:
@@ -69,7 +69,7 @@ def tend(platform: Platform) -> None:
                     OwnWork.WATCH_CALENDAR,
                     lane_key=f"{LANE}{integration_id}",
                     payload={"integration_id": str(integration_id)},
-                    due_at=due_at,
+                    after=after,
                 )
     if unattended:
         platform.bell.ring()

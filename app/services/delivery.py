@@ -308,6 +308,7 @@ def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDeli
     with platform.database.transaction(system=True) as session:
         if lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
             attempts.put_off_suspect(session, org_id=lane.org_id, delivery_id=delivery.id, delay_seconds=delay)
+    platform.bell.ring_in(delay)
     return False
 
 

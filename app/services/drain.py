@@ -18,10 +18,10 @@ from uuid import UUID
 from app.errors import DatabaseUnavailable
 from app.models import lanes
 from app.models.lanes import FIRST_ORG, Claim, ClaimedLane
-from app.observability.errors import report
+from app.observability.errors import count, report
 from app.observability.logging import get_logger
 from app.services.clock import Clock
-from app.services.delivery import deliver_lane
+from app.services.delivery import RECORD_SECONDS, deliver_lane
 from app.services.webhook_quotas import LastInTurn
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 20.0  # well inside the job's time limit; then another job begins where this one ended
 OVERTIME_SECONDS = 60.0  # goes on claiming that long while slow handlers run, or their neighbours would wait
 RENEWALS_PER_LEASE = 3
-HANDLER_LIMIT_SECONDS = 120.0  # a handler beyond it has its lease renewed no more: somebody else takes over
+ALLOWANCE_SECONDS = RECORD_SECONDS + 5.0  # beyond a handler's bound, for recording what it came to
 LOOK_AGAIN_SECONDS = 0.05
 SHARE_OF_ONE = 0.75  # of the threads, for one organization, so that another's next event finds one free
 
@@ -50,6 +50,7 @@ class Drain:
         self._nothing_this_round = False
         self._one_at_a_time = threading.Lock()
         self._keeper: _LeaseKeeper | None = None
+        self._ending = threading.Event()
 
     def run(self, *, seconds: float = DRAIN_SECONDS, keep_going: Callable[[], bool] = lambda: True) -> int:
         """Deliver what is due until nothing is, or the time is up; return how many lanes were delivered.
@@ -58,16 +59,28 @@ class Drain:
         """
         if not self._one_at_a_time.acquire(blocking=False):
             return 0  # one is running here already, and it claims until nothing is due
+
+        def going() -> bool:
+            return keep_going() and not self._ending.is_set()
+
         try:
             self._platform.bell.answer()
             # The keeper ends last: leaving the pool waits for what runs, and that needs its lease until then.
             self._keeper = _LeaseKeeper(self._platform)
             with self._keeper as keeper, ThreadPoolExecutor(self._threads, "deliver") as pool:
-                return self._loop(pool, keeper, seconds, keep_going)
+                return self._loop(pool, keeper, seconds, going)
         finally:
             self._one_at_a_time.release()
-            if not keep_going():
+            if not going():
                 self._platform.bell.ring()  # what the lanes given back still hold is for another process
+
+    def claim_no_more(self) -> None:
+        """End early, and never begin again: this process is about to end. Returns at once."""
+        self._ending.set()
+
+    def runs_others(self) -> bool:
+        """Whether anything runs here that is within its bound."""
+        return self._keeper is not None and self._keeper.runs_others()
 
     def give_back(self, *, statement_timeout_ms: int) -> None:
         """Make every lane that is held here due now, for a process that leaves without waiting for what runs.
@@ -176,6 +189,10 @@ class _LeaseKeeper:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._lease_seconds = platform.settings.lease_seconds
+        limit = platform.settings.handler_limit_seconds
+        self._bound_seconds = limit + min(ALLOWANCE_SECONDS, limit / 2)
+        self._look_every = min(self._lease_seconds / RENEWALS_PER_LEASE, limit / 10)
+        self._told = False
         self._held: dict[int, tuple[ClaimedLane, float]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -201,15 +218,33 @@ class _LeaseKeeper:
         with self._lock:
             return sorted((lane.org_id, lane.lane_key, lane.token) for lane, _ in self._held.values())
 
+    def runs_others(self) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            return any(now - since < self._bound_seconds for _, since in self._held.values())
+
+    def _tell_of_stuck(self, stuck: list[ClaimedLane]) -> None:
+        """A thread cannot be stopped: the process has to go, and whoever takes its lanes finds a suspect."""
+        if self._told or not stuck:
+            return
+        self._told = True
+        for lane in stuck:
+            log.error("handler.stuck", org_id=str(lane.org_id), lane_token=lane.token)
+            count("handler:stuck")
+        if self._platform.on_stuck is not None:
+            self._platform.on_stuck()
+
     def _run(self) -> None:
-        while not self._ended.wait(self._lease_seconds / RENEWALS_PER_LEASE):
+        while not self._ended.wait(self._look_every):
             now = time.monotonic()
             with self._lock:
-                held = [
-                    (lane.org_id, lane.lane_key, lane.token)
-                    for lane, since in self._held.values()
-                    if now - since < HANDLER_LIMIT_SECONDS
-                ]
+                lanes_held = list(self._held.values())
+            self._tell_of_stuck([lane for lane, since in lanes_held if now - since >= self._bound_seconds])
+            held = [
+                (lane.org_id, lane.lane_key, lane.token)
+                for lane, since in lanes_held
+                if now - since < self._bound_seconds
+            ]
             if not held:
                 continue
             try:

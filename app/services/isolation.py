@@ -14,7 +14,6 @@ from app.config import Settings, environment_of
 from app.models.lanes import ClaimedLane
 from app.observability.logging import get_logger
 
-LIMIT_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[2]  # where wsgi.py is, wherever this process was started
 
 log = get_logger(__name__)
@@ -39,7 +38,7 @@ def run_isolated(settings: Settings, lane: ClaimedLane, delivery_id: int) -> boo
     )
     _running.add(child)
     try:
-        exit_code = child.wait(timeout=LIMIT_SECONDS)
+        exit_code = child.wait(timeout=settings.handler_limit_seconds)
     except subprocess.TimeoutExpired:
         log.error("isolated.overdue", delivery_id=delivery_id)
         return False

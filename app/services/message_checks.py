@@ -6,10 +6,11 @@ web process that was down for three seconds has missed it for good.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.models import messages as rows
@@ -33,7 +34,7 @@ def plan_check(session: Session, platform: Platform, message: Message) -> None:
         OwnWork.CHECK_MESSAGE,
         lane_key=f"check:{message.id}",
         payload={"message_id": str(message.id)},
-        due_at=datetime.now(UTC) + timedelta(seconds=platform.settings.status_check_seconds),
+        after=timedelta(seconds=platform.settings.status_check_seconds),
     )
 
 
@@ -55,7 +56,7 @@ def check(work: Work) -> Skip | None:
             return None
         apply_status(session, row, known.status, known.error_code)
         settled = row.status != MessageStatus.SENT
-    waited = datetime.now(UTC) - work.delivery.received_at
+        waited = session.execute(select(func.now())).scalar_one() - work.delivery.received_at
     if not settled and waited < LAST_CHECK_AFTER:
-        raise Postponed("Twilio has no news of it yet", after=LAST_CHECK_AFTER - waited)
+        raise Postponed("Twilio has no news of it yet", after=min(LAST_CHECK_AFTER, LAST_CHECK_AFTER - waited))
     return None

@@ -7,10 +7,11 @@ proof enough to send again. Sends nothing itself.
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from app.errors import PermanentFailure, TemporaryFailure
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from app.services.platform import Platform
 
 LOOK_UP_TIMEOUT_SECONDS = 10.0
+LONGEST_SEND_SECONDS = 10.0
 GIVE_UP_LOOKING = timedelta(minutes=10)
 NEEDED_LOOKUPS = 2
 CLOCKS_DIFFER = timedelta(minutes=2)  # Twilio's clock and ours; older texts of ours have rows that own them
@@ -47,7 +49,7 @@ def apply_status(session: Session, message: Message, provider_status: str, error
         message.provider_status = provider_status
     elif message.provider_status is None:
         message.provider_status = provider_status
-    message.updated_at = datetime.now(UTC)
+    message.updated_at = func.now()
     if error_code and message.status in (MessageStatus.FAILED, MessageStatus.UNDELIVERED):
         message.error_code = error_code
         if error_code == OPTED_OUT:
@@ -55,8 +57,9 @@ def apply_status(session: Session, message: Message, provider_status: str, error
 
 
 def look_after(platform: Platform) -> timedelta:
-    """How long a status callback is waited for before a text is looked up."""
-    return timedelta(seconds=platform.settings.unknown_lookup_seconds)
+    """How long a status callback is waited for before a text is looked up: by then nobody can still be sending it."""
+    settings = platform.settings
+    return timedelta(seconds=min(settings.unknown_lookup_seconds, settings.lease_seconds + LONGEST_SEND_SECONDS))
 
 
 def settle_unknown(work: Work, message: Message) -> None:
@@ -68,15 +71,16 @@ def settle_unknown(work: Work, message: Message) -> None:
     Raises Postponed while it waits, PermanentFailure when it cannot be told.
     """
     platform, org_id = work.platform, message.org_id
-    pause = look_after(platform)
-    since = message.sending_since or message.created_at
-    waited = datetime.now(UTC) - (message.looked_up_at or since)
+    between = timedelta(seconds=platform.settings.unknown_lookup_seconds)
+    pause = between if message.looked_up_at else look_after(platform)
+    with platform.database.transaction(org_id) as session:
+        since_sent, waited = rows.waited_for(session, org_id, message.id)
     if waited < pause:
         raise Postponed("waiting for a status callback before looking it up", after=pause - waited)
     try:
-        candidates = _find_candidates(platform, message, since)
+        candidates = _find_candidates(platform, message, message.sending_since or message.created_at)
     except TemporaryFailure:
-        if datetime.now(UTC) - since <= max(GIVE_UP_LOOKING, 4 * pause):
+        if since_sent <= max(GIVE_UP_LOOKING, 4 * between):
             raise
         _leave_unknown(platform, org_id, message.id)
         raise PermanentFailure(
@@ -95,7 +99,7 @@ def settle_unknown(work: Work, message: Message) -> None:
             row.error_code, row.error = "unknown", "several texts at Twilio could be this one"
         else:
             row.lookups += 1
-            row.looked_up_at = datetime.now(UTC)
+            row.looked_up_at = func.now()
             if row.lookups >= NEEDED_LOOKUPS:
                 row.status = MessageStatus.PLANNED
                 row.sending_since = None
@@ -103,7 +107,7 @@ def settle_unknown(work: Work, message: Message) -> None:
         log.error("message.unknown", message_id=str(message.id), org_id=str(org_id), candidates=len(candidates))
         raise PermanentFailure("several texts at Twilio could be this one; it is not sent again", code="unknown")
     again_now = message.lookups + 1 >= NEEDED_LOOKUPS
-    raise Postponed("Twilio does not list it", after=timedelta(seconds=0.1) if again_now else pause)
+    raise Postponed("Twilio does not list it", after=timedelta(seconds=0.1) if again_now else between)
 
 
 def _leave_unknown(platform: Platform, org_id: UUID, message_id: UUID) -> None:

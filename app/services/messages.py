@@ -6,10 +6,10 @@ status callback, or looked up (``message_settling.py``), before anything is repe
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from app.errors import (
@@ -97,16 +97,16 @@ def send(work: Work) -> None:
     work.confirm()
     if not _mark_sending(platform, org_id, message_id):
         return
-    turns.text_leaves(platform, credentials, message)
     try:
-        sent = platform.twilio.send(
-            credentials,
-            channel=message.channel,
-            to=message.remote_address,
-            body=message.body,
-            status_callback=status_callback_url(platform, endpoint, message_id),
-            timeout_seconds=SEND_TIMEOUT_SECONDS,
-        )
+        with turns.sending(platform, credentials, message):
+            sent = platform.twilio.send(
+                credentials,
+                channel=message.channel,
+                to=message.remote_address,
+                body=message.body,
+                status_callback=status_callback_url(platform, endpoint, message_id),
+                timeout_seconds=SEND_TIMEOUT_SECONDS,
+            )
     except TemporaryFailure as error:
         if isinstance(error, ProviderUnavailable | DeadlineExceeded) and error.maybe_done:
             raise Postponed("it is not known whether Twilio sent it", after=look_after(platform)) from error
@@ -197,7 +197,7 @@ def _mark_sending(platform: Platform, org_id: UUID, message_id: UUID) -> bool:
             message.error_code, message.error = "opted_out", "the recipient has opted out"
             return False
         message.status = MessageStatus.SENDING
-        message.sending_since = datetime.now(UTC)
+        message.sending_since = func.now()
         message.sends += 1
         message.lookups = 0
         message.looked_up_at = None

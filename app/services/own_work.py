@@ -6,11 +6,12 @@ committed, so nothing is promised that nobody will do.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.models.deliveries import INTERNAL_PROVIDER
@@ -36,12 +37,16 @@ def plan(
     lane_key: str,
     payload: dict[str, Any],
     due_at: datetime | None = None,
+    after: timedelta | None = None,
     key: str | None = None,
 ) -> int:
     """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit.
 
-    ``key`` is what it can be found by; two with the same are two all the same.
+    ``after``: so much later, by the database's clock, as all dates are; ours may be wrong. ``key`` is what it can
+    be found by; two with the same are two all the same.
     """
+    if after is not None:
+        due_at = session.execute(select(func.now())).scalar_one() + after
     return insert_own_work(
         session,
         [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import timedelta
 
 from app.config import Environment, Settings
@@ -72,6 +73,7 @@ class Platform:
         )
         self.forward_turns = Turns(settings.worker_threads if kind == "worker" else settings.fallback_threads)
         self.bell = Bell(self.redis)
+        self.on_stuck: Callable[[], None] | None = None  # whoever can end this process
         self.waker = Waker(self)
         self.caretaker = Caretaker(self)
         self.lately = Lately()

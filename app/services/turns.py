@@ -7,11 +7,13 @@ is on the line has precedence: their call goes out at once, and those who are no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from app.errors import ProviderThrottled
+from app.errors import InvalidInput, ProviderThrottled
 from app.integrations.breaker import FORWARD, GOOGLE_CALENDAR_EVENTS, GOOGLE_CALENDAR_FREEBUSY
 from app.integrations.google_calendar import GoogleCalendarCredentials
 from app.integrations.twilio import TwilioCredentials, sender_of
@@ -32,10 +34,15 @@ def take_for_text(platform: Platform, credentials: TwilioCredentials, message: M
     _postpone(platform.rates.take(_text_account(credentials, message.channel), rate, holder=str(message.id)))
 
 
-def text_leaves(platform: Platform, credentials: TwilioCredentials, message: Message) -> None:
-    """Call right before Twilio is asked: what was done since the token was taken must not bring texts closer."""
-    account = _text_account(credentials, message.channel)
-    platform.rates.use(account, _text_rate(platform, credentials), holder=str(message.id))
+@contextmanager
+def sending(platform: Platform, credentials: TwilioCredentials, message: Message) -> Iterator[None]:
+    """Around the call to Twilio: what the way there takes must not bring two texts closer than their tokens were."""
+    account, rate = _text_account(credentials, message.channel), _text_rate(platform, credentials)
+    platform.rates.use(account, rate, holder=str(message.id))
+    try:
+        yield
+    finally:
+        platform.rates.use(account, rate, holder=str(message.id))
 
 
 def text_was_throttled(
@@ -80,7 +87,11 @@ def _text_rate(platform: Platform, credentials: TwilioCredentials) -> float:
 
 
 def _text_account(credentials: TwilioCredentials, channel: str) -> str:
-    return f"twilio:{credentials.account_sid}:{sender_of(credentials, channel)}"
+    try:
+        sender = sender_of(credentials, channel)
+    except InvalidInput:
+        sender = ""  # the send itself says so, and what becomes of the text
+    return f"twilio:{credentials.account_sid}:{sender}"
 
 
 def _calendar_account(integration_id: UUID) -> str:

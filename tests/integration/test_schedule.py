@@ -135,3 +135,15 @@ def test_a_schedule_of_before_that_has_no_time_of_day_is_replaced(scheduler, mon
     monkeypatch.undo()
     register(scheduler)
     assert entries(scheduler) == listed()
+
+
+def test_an_entry_dated_before_this_machines_clock_was_set_back_is_due_and_the_nightly_one_keeps_its_date(
+    scheduler, redis
+):
+    register(scheduler)
+    ahead = time.time() + 3600
+    night = redis.zscore(scheduler.scheduled_jobs_key, schedule.CLEANUP)
+    redis.zadd(scheduler.scheduled_jobs_key, {schedule.SWEEP: ahead})
+    register(scheduler)
+    assert redis.zscore(scheduler.scheduled_jobs_key, schedule.SWEEP) <= time.time()
+    assert redis.zscore(scheduler.scheduled_jobs_key, schedule.CLEANUP) == night
