@@ -96,6 +96,8 @@ def send(work: Work) -> None:
     turns.take_for_text(platform, credentials, message)
     work.confirm()
     if not _mark_sending(platform, org_id, message_id):
+        if _take(platform, org_id, message_id) is not None:
+            raise Postponed("another process has begun to send it", after=look_after(platform))
         return
     try:
         with turns.sending(platform, credentials, message):

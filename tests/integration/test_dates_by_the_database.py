@@ -20,7 +20,9 @@ def system(platform, statement):
 
 def test_a_text_that_was_begun_in_the_future_waits_for_its_look_up_from_now_on(platform, people, world, settle):
     plan(platform, people.salon)
-    system(platform, "UPDATE messages SET status = 'sending', sends = 1, sending_since = now() + interval '1 hour'")
+    with platform.database.transaction(people.salon.id) as session:
+        ahead = "UPDATE messages SET status = 'sending', sends = 1, sending_since = now() + interval '1 hour'"
+        session.execute(text(ahead))
     settle(lambda: rows(platform, people.salon) == ["sent"], seconds=15)
     assert len(world.messages()) == 1
     assert len(world.requests("twilio", "list_messages")) == 2

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from app.errors import CircuitOpen, ProviderUnavailable
+from app.integrations.breaker import circuits
 from app.models import attempts
 from app.services import handlers
 from app.services.drain import Drain
@@ -60,6 +61,7 @@ def test_a_caller_comes_first_and_the_finisher_waits_for_the_token(client, platf
     world.fault("google", "error_500")
     salon.tool(client, "book_appointment", call_id="c", start=tomorrow(9).isoformat(), name="Ada", phone=ADA)
     world.clear_faults()
+    circuits.reset()
     account = f"google:{platform.directory.integration(salon.id, 'google-calendar').integration_id}"
     rate = platform.settings.google_changes_per_second
     taken = 0
