@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class House:
         self.settings: Settings = make_settings(Urls(owner, app, "voicedesk"), world, **{**defaults, **overrides})
         self.environment = {**environment_of(self.settings), "PORT": str(self.port)}
         self._processes = Processes(folder / "processes", self.environment)
+        self.environment = self._processes.environment  # what a test adds, its processes get
         self._processes.migrate()
         self.platform = Platform(self.settings)
         self.client = Client(self.base_url)
@@ -78,6 +80,10 @@ class House:
 
     def start_scheduler(self) -> None:
         self._processes.start_scheduler()
+
+    def start(self, name: str, words: Sequence[str]) -> None:
+        """Any other command as one of the house's processes."""
+        self._processes.start(name, words)
 
     def await_web(self) -> None:
         eventually(lambda: is_ready(self.port), seconds=40, every=0.1)

@@ -56,7 +56,7 @@ def build(tmp_path, world) -> Iterator:
 def test_a_worker_whose_handler_is_past_its_bound_is_started_again_and_that_delivery_runs_alone(build):
     house, salon = build()
     words = ["worker", "--url", house.valkey.url, "--worker-class", "stuck.Worker", "voicedesk"]
-    house._start("worker", [str(BIN / "rq"), *words])
+    house.start("worker", [str(BIN / "rq"), *words])
     put_probes(house.platform, salon.id, "stuck", *"abcd")
     eventually(lambda: '"isolated.overdue"' in house.log("worker"), seconds=80)  # killed at its bound
     assert house.query(RAN)[0][0] >= 1
@@ -70,7 +70,7 @@ def test_a_worker_whose_handler_is_past_its_bound_is_started_again_and_that_deli
 @pytest.mark.timeout(120)
 def test_a_web_process_that_delivers_by_itself_does_the_same_and_answers_meanwhile(build):
     house, salon = build(redis=False)
-    house._start("web", [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "stuck:app"])
+    house.start("web", [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "stuck:app"])
     house.await_web()
     put_probes(house.platform, salon.id, "stuck", *"ab")
     answers = set()
