@@ -96,7 +96,7 @@ class Desk:
         """Whether everything that was planned for now is done."""
         waiting = (
             "SELECT count(*) FROM webhook_delivery_log WHERE finished_at IS NULL"
-            " AND NOT (type = 'appointment.finish' OR type = 'message.check')"
+            " AND NOT (type IN ('appointment.finish', 'appointment.remind', 'message.check'))"
         )
         return bool(self.one(waiting) == 0)
 

@@ -27,6 +27,7 @@ from app.cli import (
     simulate,
     story,
     tail,
+    templates,
     usage,
 )
 
@@ -40,6 +41,7 @@ def register(app: Flask) -> None:
         booking.service,
         booking.staff,
         booking.closure,
+        templates.template,
         records.deliveries,
         records.calls,
         records.messages,

@@ -51,6 +51,12 @@ def create(name: str, timezone: str) -> Row:
 @click.option("--seats", type=int, help="How many at once, where no staff or rooms are named.")
 @click.option("--retention", type=int, help="Days that transcripts, recordings and texts are kept; 0: not stored.")
 @click.option("--consent", help="The sentence of consent that calls begin with; empty: none.")
+@click.option("--language", help="What callers and customers are told in: en, es or de.")
+@click.option("--reminders/--no-reminders", default=None, help="Text customers the day before.")
+@click.option("--quiet", help="When nobody is reminded, in local time: 21:00-08:00; empty: never.")
+@click.option("--notify", help="Who at the business is texted, E.164; empty: nobody.")
+@click.option("--notify-about", help="About what: bookings,changes,unfinished.")
+@click.option("--sms-instead/--no-sms-instead", default=None, help="SMS may carry what WhatsApp does not take.")
 @click.option("--api-quota", type=int, help="API requests an hour; 0 for what the settings say.")
 @click.option("--webhook-quota", type=int, help="Webhooks an hour before it is last in turn; 0 for the settings'.")
 def change(org_id: UUID, hours: TextIO | None, **given: Any) -> Row:

@@ -26,6 +26,7 @@ from app.models.quotas import QuotaOverrun
 from app.models.resources import Resource, ResourceService
 from app.models.routing import RoutingKey
 from app.models.services_offered import Service
+from app.models.text_dialogues import TextDialogue
 from app.models.tool_answers import ToolAnswer
 from app.models.usage import UsageLimit
 
@@ -58,6 +59,7 @@ __all__ = [
     "Service",
     "Singleton",
     "RoutingKey",
+    "TextDialogue",
     "ToolAnswer",
     "VerificationRefusal",
     "UsageLimit",

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -82,6 +82,11 @@ class Message(Base):
     purpose: Mapped[str | None]
     appointment_id: Mapped[UUID | None]
     call_id: Mapped[str | None]
+    # of which wording it is, and with what values: what WhatsApp outside its window is given instead of the body
+    template: Mapped[str | None]
+    template_values: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    # the approved template it was sent by; then its body at Twilio is not ours
+    content_sid: Mapped[str | None]
     profile_name: Mapped[str | None]
     error_code: Mapped[str | None]
     error: Mapped[str | None]
@@ -184,6 +189,28 @@ def last_inbound_channel(session: Session, org_id: UUID, address: str, *, within
         .order_by(Message.created_at.desc())
         .limit(1)
     )
+
+
+def has_written(session: Session, org_id: UUID, address: str, *, channel: str, within: timedelta) -> bool:
+    """Whether the address has written to us by the channel within the time."""
+    found = session.scalar(
+        select(Message.id)
+        .where(
+            Message.org_id == org_id,
+            Message.direction == "inbound",
+            Message.remote_address == address,
+            Message.channel == channel,
+            Message.created_at > func.now() - within,
+        )
+        .limit(1)
+    )
+    return found is not None
+
+
+def is_stored(session: Session, org_id: UUID, provider_sid: str) -> bool:
+    """Whether a text with Twilio's SID is there."""
+    found = select(Message.id).where(Message.org_id == org_id, Message.provider_sid == provider_sid)
+    return session.scalar(found) is not None
 
 
 def list_messages(session: Session, *, org_id: UUID | None = None, limit: int = 100) -> list[Message]:

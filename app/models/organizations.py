@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Integer, SmallInteger, func, or_, select, update
+from sqlalchemy import CheckConstraint, ForeignKey, Integer, SmallInteger, func, or_, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt, Id, OrgId
@@ -42,6 +42,17 @@ class Organization(Base):
     webhook_quota_per_hour: Mapped[int | None] = mapped_column(Integer)
     # The operator's own name for it, by which an import knows it again
     ref: Mapped[str | None] = mapped_column(unique=True)
+    # what is said and texted: its language, and its own wordings: {"de": {"text.moved": {"text", "content_sid"}}}
+    language: Mapped[str] = mapped_column(server_default="en")
+    templates: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    # whether customers are reminded the day before, and when nobody is, in local time: ["21:00", "08:00"]; []: never
+    reminders: Mapped[bool] = mapped_column(server_default=text("true"))
+    quiet_hours: Mapped[list[Any]] = mapped_column(server_default='["21:00", "08:00"]')
+    # who at the business is texted, and about what
+    notify_number: Mapped[str | None]
+    notify_about: Mapped[list[Any]] = mapped_column(server_default='["bookings", "changes", "unfinished"]')
+    # whether SMS may carry what WhatsApp does not take
+    sms_instead: Mapped[bool] = mapped_column(server_default=text("true"))
     suspended_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
 
@@ -66,6 +77,11 @@ class ApiKey(Base):
 def find_organization(session: Session, org_id: UUID) -> Organization | None:
     """The organization, or None when there is none or this transaction may not see it."""
     return session.get(Organization, org_id)
+
+
+def lock_organization(session: Session, org_id: UUID) -> Organization | None:
+    """The organization, locked until the transaction ends."""
+    return session.scalar(select(Organization).where(Organization.id == org_id).with_for_update())
 
 
 def list_organizations(session: Session) -> list[Organization]:

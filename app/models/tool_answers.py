@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Index, func, or_, select, update
+from sqlalchemy import Index, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -18,7 +18,8 @@ from app.models.base import Base, CreatedAt, OrgId
 class ToolAnswer(Base):
     """One tool call of one call. ``result`` is the single line that was spoken from.
 
-    ``calendar_source``: where the free times in it came from, if any: ``google`` or ``mirror``.
+    ``calendar_source``: where the free times in it came from, if any: ``google`` or ``mirror``. ``unfinished``: the
+    caller was not helped with it.
     """
 
     __tablename__ = "tool_answers"
@@ -32,6 +33,7 @@ class ToolAnswer(Base):
     started_at: Mapped[CreatedAt]
     answered_at: Mapped[datetime | None]
     calendar_source: Mapped[str | None]
+    unfinished: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 def claim_answer(
@@ -66,6 +68,7 @@ def record_answer(
     tool_call_id: str,
     result: str,
     calendar_source: str | None = None,
+    unfinished: bool = False,
 ) -> None:
     """Keep the first result given; a later one does not replace what the caller was told."""
     session.execute(
@@ -76,5 +79,16 @@ def record_answer(
             ToolAnswer.tool_call_id == tool_call_id,
             or_(ToolAnswer.result.is_(None), ToolAnswer.result == ""),
         )
-        .values(result=result, calendar_source=calendar_source, answered_at=func.now())
+        .values(result=result, calendar_source=calendar_source, unfinished=unfinished, answered_at=func.now())
     )
+
+
+def ended_unfinished(session: Session, org_id: UUID, call_id: str, *, except_for: str) -> bool:
+    """Whether the last thing that the call asked for, other than by that tool, came to nothing or to no answer."""
+    last = session.execute(
+        select(ToolAnswer.result, ToolAnswer.unfinished)
+        .where(ToolAnswer.org_id == org_id, ToolAnswer.call_id == call_id, ToolAnswer.name != except_for)
+        .order_by(ToolAnswer.started_at.desc())
+        .limit(1)
+    ).first()
+    return last is not None and (last.unfinished or not last.result)

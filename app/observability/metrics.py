@@ -28,8 +28,8 @@ HANDLED = {  # what can die here: the rest is skipped, whatever it says
     "twilio": ("message.inbound", "message.status", "malformed"),
     "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
     "voicedesk": (
-        *("message.send", "message.check", "appointment.finish", "calendar.sync", "calendar.watch", "canary"),
-        "event.forward",
+        *("message.send", "message.check", "appointment.finish", "appointment.remind"),
+        *("calendar.sync", "calendar.watch", "canary", "event.forward"),
     ),
 }
 TYPES = frozenset(
@@ -42,6 +42,7 @@ TYPES = frozenset(
         *("voice-input", "assistant.started", "message.other"),
     }
 )
+DAYS_AHEAD = frozenset({"appointment.remind"})  # planned for a day to come: how long it waited says nothing
 ENDINGS = ("processed", "skipped", "dead")
 OUTCOMES = frozenset({*ENDINGS, "retry", "waiting", "lost"})
 CIRCUITS = frozenset(
@@ -147,7 +148,7 @@ def delivery_ended(provider: str, event_type: str, status: str, *, seconds: floa
     """A delivery is processed, skipped or dead, ``seconds`` after it was stored."""
     provider = _listed(provider, PROVIDERS)
     _count(_ended, provider, _listed(event_type, TYPES), _listed(status, frozenset(ENDINGS))).inc()
-    if status != "dead":
+    if status != "dead" and event_type not in DAYS_AHEAD:
         _time(_delivery, provider).observe(max(0.0, seconds))  # two clocks: the database's began it
 
 

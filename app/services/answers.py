@@ -24,7 +24,8 @@ from app.observability.context import carry
 from app.observability.errors import report
 from app.observability.logging import describe, get_logger
 from app.services import calls, intake
-from app.services.tools import TOOLS, UNCERTAIN, Asking, unfinished
+from app.services.tools import TOOLS, Asking, unfinished
+from app.services.wording import ENGLISH
 
 if TYPE_CHECKING:
     from app.services.directory import Business, Endpoint
@@ -34,10 +35,6 @@ THREADS = 64
 TAKE_OVER_AFTER = timedelta(seconds=25)  # longer than any answer takes: whoever claimed it has died
 LOOK_AGAIN_SECONDS = 0.05
 SENTENCE_RESERVE_SECONDS = 0.4  # kept of the deadline for making the fallback sentence true
-SORRY = "I couldn't do that just now. Please offer to take a message and we'll get back to you."
-NOT_BEGUN = "I had no time left for that one, so nothing was done. Please ask me for it again."
-NOT_SET_UP = "You have reached a number that is not set up yet."
-SUSPENDED = "You have reached {}. Nobody can take your call at present, please try again another day."
 # Vapi, AssistantOverrides: also an assistant that waits for the caller says its first message at once.
 SPEAKS_FIRST = "assistant-speaks-first"
 LEAST_WORK_SECONDS = 0.3  # less than that beyond the reserve is not worth beginning
@@ -58,9 +55,9 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
     deadline = Deadline.within(settings.tool_deadline_seconds if tools else settings.assistant_deadline_seconds)
     business = None if endpoint.org_id == UNOWNED_ORG_ID else platform.directory.business(endpoint.org_id)
     if business is None:
-        body = _say_only(event, NOT_SET_UP)
+        body = _say_only(event, ENGLISH.say("said.not_set_up"))
     elif business.suspended_at is not None:
-        body = _say_only(event, SUSPENDED.format(business.name))
+        body = _say_only(event, business.wording.say("said.suspended"))
     elif tools:
         body = _answer_tools(platform, business, deadline, event)
     elif event.awaits_answer == "assistant-request":
@@ -111,8 +108,8 @@ def _say_only(event: InboundEvent, sentence: str) -> dict[str, Any]:
 def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]:
     """Which assistant takes the call, with what it should know; or what is said when there is none."""
     if not business.assistant_id:
-        return {"error": f"You have reached {business.name}. Nobody can take your call just now, please try later."}
-    variables = {"businessName": business.name, "timezone": business.timezone}
+        return {"error": business.wording.say("said.nobody_answers")}
+    variables = {"businessName": business.name, "timezone": business.timezone, "language": business.language}
     number = call_of(event.payload).customer_number
     if number:
         variables["customerNumber"] = number
@@ -124,10 +121,10 @@ def _answer_assistant(business: Business, event: InboundEvent) -> dict[str, Any]
 
 def _answer_transfer(business: Business) -> dict[str, Any]:
     if not business.transfer_number:
-        return {"error": "Nobody can take the call just now. May I take a message?"}
+        return {"error": business.wording.say("said.no_transfer")}
     return {
         "destination": {"type": "number", "number": business.transfer_number},
-        "message": {"type": "request-complete", "content": "One moment, I'll put you through."},
+        "message": {"type": "request-complete", "content": business.wording.say("said.transfer")},
     }
 
 
@@ -147,11 +144,11 @@ def _answer_once(
     """The recorded answer if there is one, a running one's when it comes, or else the work itself."""
     tool = TOOLS.get(call.name)
     if tool is None:
-        return "I can't do that here. I can check times, book, move or cancel an appointment, or send a text."
+        return business.wording.say("said.unknown_tool")
     if call.error is not None:
-        return "I didn't get the details of that. Please ask again."
+        return business.wording.say("said.no_details")
     if not deadline.fits(SENTENCE_RESERVE_SECONDS + LEAST_WORK_SECONDS):
-        return NOT_BEGUN  # earlier calls of the message have used the time up
+        return business.wording.say("said.no_time_left")  # earlier calls of the message have used it up
     asking = Asking(platform, business, deadline, call_id, call.id)
     future = _pool.submit(carry(_work), asking, call)
     try:
@@ -177,20 +174,21 @@ def _work(asking: Asking, call: ToolCall) -> str:
     except Exception as error:  # noqa: BLE001 - whatever it is, silence on the line would be worse
         report(error, where="web", event="answer.failed", org_id=str(asking.business.id), tool=call.name)
     metrics.answer_degraded("failed")
-    return SORRY
+    return asking.wording.say("said.sorry")
 
 
 def _fallback(asking: Asking, call: ToolCall, future: Future[str], deadline: Deadline) -> str:
     """The time is up: say only what is certain, and record it, so that asking again gets the same."""
     if future.cancel():  # every thread was busy: it never began
-        return NOT_BEGUN
+        return asking.wording.say("said.no_time_left")
     sentence = _pool.submit(carry(unfinished), asking)
     try:
         said = sentence.result(timeout=max(0.1, deadline.remaining() - 0.05))
     except (FutureTimeout, VoicedeskError):
-        return UNCERTAIN
+        return asking.wording.say("said.uncertain")
     if future.done() and not future.exception():
         return future.result()
+    asking.unfinished = asking.held is None  # of what is held the outcome is texted
     if asking.call_id is not None:
         _pool.submit(carry(_record), asking, call, _one_line(said))
     return said
@@ -216,7 +214,7 @@ def _await_other(asking: Asking, call: ToolCall) -> str:
         if said is not None:
             return said
         if asking.deadline.remaining() < SENTENCE_RESERVE_SECONDS:
-            return "I'm still working on that. Please give me a moment."
+            return asking.wording.say("said.working")
         time.sleep(LOOK_AGAIN_SECONDS)
 
 
@@ -226,7 +224,12 @@ def _record(asking: Asking, call: ToolCall, said: str) -> str:
     with asking.platform.database.transaction(asking.business.id) as session:
         key = {"call_id": asking.call_id, "tool_call_id": call.id}
         tool_answers.record_answer(
-            session, asking.business.id, **key, result=said, calendar_source=asking.calendar_source
+            session,
+            asking.business.id,
+            **key,
+            result=said,
+            calendar_source=asking.calendar_source,
+            unfinished=asking.unfinished,
         )
         return tool_answers.find_answer(session, asking.business.id, **key) or said
 

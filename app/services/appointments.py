@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
@@ -21,12 +20,14 @@ from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus, CalendarAction
 from app.models.held_times import held_periods
 from app.models.messages import last_inbound_channel
-from app.services import own_work, texts
+from app.services import notices, own_work, texts
 from app.services.booking_rules import Offered, Place
 from app.services.messages import plan_text
+from app.services.notices import About
 from app.services.offers import Wish
 from app.services.own_work import OwnWork
 from app.services.slots import Period
+from app.services.wording import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,12 +74,26 @@ def hold(platform: Platform, business: Business, booking: Booking) -> Appointmen
     return _taking(platform, business.id, take)
 
 
-def move(platform: Platform, business: Business, appointment_id: UUID, wish: Wish, wanted: Period) -> Appointment:
-    """Hold the new time instead of the old one; the row may be pending. Raises InvalidInput, SlotTaken, NotFound."""
+def move(
+    platform: Platform,
+    business: Business,
+    appointment_id: UUID,
+    wish: Wish,
+    wanted: Period,
+    *,
+    by_text: str | None = None,
+) -> Appointment:
+    """Hold the new time instead of the old one; the row may be pending. Raises InvalidInput, SlotTaken, NotFound.
+
+    ``by_text``: the channel by which it was asked for, and is confirmed. Nobody is on the line then, so the
+    calendar is brought in line at once.
+    """
+    after = FINISH_AFTER if by_text is None else timedelta(0)
     places = wish.rules.check(wish.service, wish.places, wanted)
 
     def take(session: Session) -> Appointment:
         row = _lock_holding(session, business.id, appointment_id)
+        row.channel = by_text or row.channel
         same_place = row.resource_id in {place.id for place in places}
         if same_place and (row.starts_at, row.ends_at) == (wanted.start, wanted.end):
             return row
@@ -88,7 +103,7 @@ def move(platform: Platform, business: Business, appointment_id: UUID, wish: Wis
             row.calendar_action = CalendarAction.MOVE
         row.version += 1
         session.flush()
-        plan_finish(session, _seat(session, business.id, wish.service, places, wanted, lambda: row))
+        plan_finish(session, _seat(session, business.id, wish.service, places, wanted, lambda: row), after=after)
         return row
 
     return _taking(platform, business.id, take)
@@ -109,10 +124,9 @@ def cancel_locked(session: Session, business: Business, row: Appointment) -> Non
     row.calendar_action = CalendarAction.DELETE
     row.version += 1
     session.flush()
-    when = Period(row.starts_at, row.ends_at)
-    text_customer(
-        session, row, texts.cancelled(business.name, when, ZoneInfo(business.timezone)), purpose="cancellation"
-    )
+    said = texts.cancelled(business.wording, Period(row.starts_at, row.ends_at))
+    text_customer(session, row, said, purpose="cancellation")
+    notices.plan(session, business, row, About.CHANGES, "cancelled", when=row.starts_at)
     plan_finish(session, row)
 
 
@@ -128,7 +142,7 @@ def plan_finish(session: Session, row: Appointment, *, after: timedelta = FINISH
     )
 
 
-def text_customer(session: Session, row: Appointment, body: str, *, purpose: str) -> None:
+def text_customer(session: Session, row: Appointment, said: Text, *, purpose: str) -> None:
     """Plan the one text about this version of the appointment; nothing without a number."""
     if row.phone is None or row.texted_version >= row.version:
         return
@@ -138,7 +152,7 @@ def text_customer(session: Session, row: Appointment, body: str, *, purpose: str
         session,
         row.org_id,
         to=row.phone,
-        body=body,
+        body=said,
         channel=row.channel,
         idempotency_key=f"appointment:{row.id}:{row.version}",
         purpose=purpose,

@@ -1,12 +1,12 @@
 """The organization's rules for bookings: what it offers, with whom, when, how soon and how far ahead.
 
 Owns what a service, a place (a person, a room, or the business itself) and a closure mean for a time,
-and the sentences that say why a time is refused. ``load`` alone reads; all else is reckoning.
+and why a time is refused; how that is said is ``wording.py``'s. ``load`` alone reads; all else is reckoning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
-from app.errors import InvalidInput, NotFound
+from app.errors import NotFound
 from app.models.appointments import Appointment
 from app.models.closures import list_closures
 from app.models.held_times import Held
@@ -23,13 +23,14 @@ from app.models.organizations import find_organization
 from app.models.resources import list_resources, services_by_resource
 from app.models.services_offered import list_services
 from app.services.matching import match
-from app.services.slots import Period, midnight, open_slots, open_spans, say_clock
+from app.services.slots import Period, midnight, open_slots, open_spans
+from app.services.wording import Refused, Wording
 
 if TYPE_CHECKING:
     from app.services.directory import Business
 
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
-_DAY_NAMES = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
+Said = Callable[[Wording], str]  # written when it is known in which language
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +94,19 @@ class Rules:
     shared_calendars: frozenset[str]
 
     def service(self, said: str | None) -> Offered:
-        """The service that is meant; raises InvalidInput naming what there is when that is not clear."""
+        """The service that is meant; raises Refused naming what there is when that is not clear."""
         if not self.services:
             return Offered(None, "", self.slot_minutes)
         if not said:
             if len(self.services) == 1:
                 return self.services[0]
-            raise InvalidInput(f"which service is it? We offer {_listed(self.services)}", code="which_service")
+            raise Refused("which_service", code="which_service", services=_listed(self.services))
         found = match(said, self.services)
         if len(found) == 1:
             return found[0]
         if found:
-            raise InvalidInput(f"which service is meant: {_listed(found)}", code="which_service")
-        raise InvalidInput(f"we don't offer that; we offer {_listed(self.services)}", code="unknown_service")
+            raise Refused("which_of_services", code="which_service", services=_listed(found))
+        raise Refused("unknown_service", code="unknown_service", services=_listed(self.services))
 
     def service_of(self, row: Appointment) -> Offered:
         """The service of an appointment that is there; as it was booked, when that is offered no more."""
@@ -118,7 +119,7 @@ class Rules:
     def places_of(self, row: Appointment, service: Offered, staff: str | None) -> tuple[Place, ...]:
         """Where an appointment may be moved to: with whom it is, unless somebody else is asked for.
 
-        Raises InvalidInput, also for somebody with another calendar, which an event cannot be moved to.
+        Raises Refused, also for somebody with another calendar, which an event cannot be moved to.
         """
         if staff:
             able = self.places_for(service, staff)
@@ -126,43 +127,40 @@ class Rules:
             able = tuple(one for one in self.places if one.id == row.resource_id) or self.places_for(service, None)
         found = tuple(one for one in able if one.id == row.resource_id or one.calendar_id == row.calendar_id)
         if not found:
-            raise InvalidInput(
-                f"{_names(able)} keeps another calendar: book the new time there, then cancel the old one",
-                code="other_calendar",
-            )
+            raise Refused("other_calendar", code="other_calendar", staff=_names(able))
         if not any(one.does(service) for one in found):
-            raise InvalidInput(f"{_names(found)} doesn't do {service.name}", code="other_staff")
+            raise Refused("other_staff", code="other_staff", staff=_names(found), service=service.name)
         return found
 
     def places_for(self, service: Offered, staff: str | None) -> tuple[Place, ...]:
-        """Who may do it, of those that are meant; raises InvalidInput in words when nobody may."""
+        """Who may do it, of those that are meant; raises Refused when nobody may."""
         able = tuple(place for place in self.places if place.does(service))
         if staff and any(place.id for place in self.places):
             found = match(staff, self.places)
             if not found:
-                raise InvalidInput(f"there is nobody of that name; there is {_names(able)}", code="unknown_staff")
+                raise Refused("unknown_staff", code="unknown_staff", staff=_names(able))
             able = tuple(place for place in found if place.does(service))
             if not able:
-                raise InvalidInput(f"{_names(found)} doesn't do {service.name}", code="other_staff")
+                raise Refused("other_staff", code="other_staff", staff=_names(found), service=service.name)
         if not able:
-            raise InvalidInput(f"nobody does {service.name} at present", code="unknown_service")
+            raise Refused("nobody_does", code="unknown_service", service=service.name)
         return able
 
     def check(self, service: Offered, places: Sequence[Place], wanted: Period) -> tuple[Place, ...]:
-        """Those of the places that are open then; raises InvalidInput saying why there is none."""
+        """Those of the places that are open then; raises Refused saying why there is none."""
         now = datetime.now(UTC)
         if wanted.start <= now:
-            raise InvalidInput("that time is in the past", code="past")
+            raise Refused("past", code="past")
         if wanted.start < now + self.notice:
-            raise InvalidInput(f"that is too soon: we need {_long(self.notice)} of notice", code="too_soon")
+            raise Refused("too_soon", code="too_soon", notice=self.notice)
         if wanted.start >= self.last(now):
-            raise InvalidInput(f"that is too far ahead: we book {self.ahead_days} days ahead", code="too_far")
+            raise Refused("too_far", code="too_far", days=self.ahead_days)
         for name, closed in self.closures:
             if closed.overlaps(wanted):
-                raise InvalidInput(f"we are closed then: {name}", code="closure")
+                raise Refused("closure", code="closure", closure=name)
         found = tuple(place for place in places if self.is_open(place, wanted))
         if not found:
-            raise InvalidInput(self._why_closed(places, wanted), code="closed")
+            raise self._why_closed(places, wanted)
         return found
 
     def last(self, now: datetime) -> datetime:
@@ -190,24 +188,34 @@ class Rules:
             if slot.start < last and not any(slot.overlaps(period) for period in closed):
                 yield slot
 
-    def _why_closed(self, places: Sequence[Place], wanted: Period) -> str:
+    def _why_closed(self, places: Sequence[Place], wanted: Period) -> Refused:
         day = wanted.start.astimezone(self.zone).date()
         spans = sorted(
             (span for place in places for span in open_spans(place.hours, day, self.zone)), key=lambda span: span.start
         )
         if any(span.contains(wanted) for span in spans):
-            return f"{_names(places)} cannot be had then"
+            return Refused("cannot_be_had", code="closed", staff=_names(places))
+        on_such_days = {"days": lambda wording: wording.on_days(day.weekday())}
         if not spans and len(places) == 1 and places[0].name:
-            return f"{places[0].name} is not there on {_DAY_NAMES[day.weekday()]}"
+            return Refused("not_there", code="closed", staff=places[0].name, **on_such_days)
         if not spans:
-            return f"the business is closed then: we are closed on {_DAY_NAMES[day.weekday()]}"
+            return Refused("closed_on", code="closed", **on_such_days)
         if wanted.start < spans[0].start:
-            return f"the business is closed then: we open at {say_clock(spans[0].start, self.zone)}"
+            return Refused("closed_until", code="closed", opens=self._clock(spans[0].start))
         closes = max(span.end for span in spans)
         if wanted.end > closes:
-            return f"the business is closed then: we close at {say_clock(closes, self.zone)}"
-        hours = " and ".join(f"{say_clock(one.start, self.zone)} to {say_clock(one.end, self.zone)}" for one in spans)
-        return f"the business is closed then: that day we are open {hours}"
+            return Refused("closed_from", code="closed", closes=self._clock(closes))
+        return Refused("closed_between", code="closed", hours=self._hours(spans))
+
+    def _clock(self, moment: datetime) -> Said:
+        return lambda wording: wording.clock(moment.astimezone(self.zone))
+
+    def _hours(self, spans: Sequence[Period]) -> Said:
+        def said(wording: Wording) -> str:
+            edges = [{"opens": self._clock(one.start), "closes": self._clock(one.end)} for one in spans]
+            return wording.listed([wording.say("phrase.between", **pair) for pair in edges])
+
+        return said
 
 
 def load(session: Session, business: Business, *, house_calendar: str) -> Rules:
@@ -252,17 +260,15 @@ def load(session: Session, business: Business, *, house_calendar: str) -> Rules:
     )
 
 
-def _listed(services: Sequence[Offered]) -> str:
-    return ", ".join(f"{one.name} ({one.minutes} minutes{f', {one.price}' if one.price else ''})" for one in services)
+def _listed(services: Sequence[Offered]) -> Said:
+    def one(wording: Wording, service: Offered) -> str:
+        length = timedelta(minutes=service.minutes)
+        if service.price:
+            return wording.say("phrase.service_with_price", name=service.name, length=length, price=service.price)
+        return wording.say("phrase.service", name=service.name, length=length)
+
+    return lambda wording: ", ".join(one(wording, service) for service in services)
 
 
 def _names(places: Sequence[Place]) -> str:
     return ", ".join(place.name for place in places)
-
-
-def _long(time: timedelta) -> str:
-    minutes = round(time.total_seconds() / 60)
-    for size, unit in ((1440, "day"), (60, "hour")):
-        if minutes % size == 0:
-            return f"{minutes // size} {unit}{'' if minutes == size else 's'}"
-    return f"{minutes} minutes"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -23,7 +22,7 @@ from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.calendar_syncs import Run, lock_run
 from app.observability.logging import get_logger
-from app.services import booking_rules, texts
+from app.services import booking_rules, reminders, texts
 from app.services.appointments import text_customer
 from app.services.slots import Period
 
@@ -127,8 +126,8 @@ class Follower:
         session.flush()
         log.info("calendar.cancelled_there", org_id=str(row.org_id), appointment_id=str(row.id))
         if row.starts_at > datetime.now(UTC):
-            body = texts.cancelled(self.business.name, Period(row.starts_at, row.ends_at), self._zone)
-            text_customer(session, row, body, purpose="cancellation")
+            said = texts.cancelled(self.business.wording, Period(row.starts_at, row.ends_at))
+            text_customer(session, row, said, purpose="cancellation")
 
     def _move(self, session: Session, row: Appointment, event: CalendarEvent) -> None:
         row.google_etag, row.google_updated_at = event.etag, event.updated
@@ -176,12 +175,9 @@ class Follower:
 
     def _tell_moved(self, session: Session, row: Appointment) -> None:
         if row.starts_at > datetime.now(UTC):
-            body = texts.confirmation(self.business.name, Period(row.starts_at, row.ends_at), self._zone, moved=True)
-            text_customer(session, row, body, purpose="confirmation")
-
-    @property
-    def _zone(self) -> ZoneInfo:
-        return ZoneInfo(self.business.timezone)
+            said = texts.confirmation(self.business.wording, Period(row.starts_at, row.ends_at), moved=True)
+            text_customer(session, row, said, purpose="confirmation")
+            reminders.plan(session, self.business, row)
 
 
 def _is_echo(row: Appointment, event: CalendarEvent) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -19,8 +18,9 @@ from app.errors import NotFound
 from app.integrations.google_calendar import CalendarEvent
 from app.models import appointments as rows
 from app.models.appointments import Appointment, AppointmentStatus, CalendarAction
-from app.services import texts
+from app.services import notices, reminders, texts
 from app.services.appointments import plan_finish, text_customer
+from app.services.notices import About
 from app.services.offers import HOUSE_CALENDAR
 from app.services.slots import Period
 
@@ -104,8 +104,11 @@ class Outcomes:
                 return
             moved = snapshot.action == CalendarAction.MOVE
             row.calendar_action = row.previous_starts_at = row.previous_ends_at = None
-            body = texts.confirmation(self.business.name, snapshot.period, self._zone, moved=moved)
-            text_customer(session, row, body, purpose="confirmation")
+            said = texts.confirmation(self.business.wording, snapshot.period, moved=moved)
+            text_customer(session, row, said, purpose="confirmation")
+            about, notice = (About.CHANGES, "moved") if moved else (About.BOOKINGS, "booked")
+            notices.plan(session, self.business, row, about, notice, when=row.starts_at)
+            reminders.plan(session, self.business, row)
         self.platform.bell.ring()
 
     def new_creation(self, snapshot: Snapshot) -> None:
@@ -127,8 +130,9 @@ class Outcomes:
                 return False
             _fail(session, row, "slot_taken", begun_before=snapshot.begun_before)
             if not self._is_told(row):
-                body = texts.slot_gone(self.business.name, snapshot.period, alternatives, self._zone)
-                text_customer(session, row, body, purpose="slot_gone")
+                said = texts.slot_gone(self.business.wording, snapshot.period, alternatives)
+                text_customer(session, row, said, purpose="slot_gone")
+                notices.plan(session, self.business, row, About.UNFINISHED, "not_booked", when=row.starts_at)
         self.platform.bell.ring()
         return True
 
@@ -158,8 +162,9 @@ class Outcomes:
                 return
             _fail(session, row, failure, begun_before=snapshot.begun_before)
             if not self._is_told(row):
-                body = texts.not_booked(self.business.name, snapshot.period, self._zone)
-                text_customer(session, row, body, purpose="not_booked")
+                said = texts.not_booked(self.business.wording, snapshot.period)
+                text_customer(session, row, said, purpose="not_booked")
+                notices.plan(session, self.business, row, About.UNFINISHED, "not_booked", when=row.starts_at)
         self.platform.bell.ring()
 
     def _move_back(self, snapshot: Snapshot, kept: Period, *, conflict: bool) -> bool:
@@ -174,8 +179,11 @@ class Outcomes:
                 row.external_conflict, row.failure = True, "move_failed"
             session.flush()
             if not self._is_told(row):
-                body = texts.move_failed(self.business.name, snapshot.period, kept, self._zone)
-                text_customer(session, row, body, purpose="move_failed")
+                said = texts.move_failed(self.business.wording, snapshot.period, kept)
+                text_customer(session, row, said, purpose="move_failed")
+                times = {"wanted": snapshot.period.start, "when": kept.start}
+                notices.plan(session, self.business, row, About.UNFINISHED, "not_moved", **times)
+            reminders.plan(session, self.business, row)
         return True
 
     def _done_too_late(self, session: Session, row: Appointment, snapshot: Snapshot) -> None:
@@ -188,10 +196,6 @@ class Outcomes:
     def _is_told(self, row: Appointment) -> bool:
         """Whether the outcome is heard on the line, and no text was promised."""
         return self.waiting and not row.promised_text
-
-    @property
-    def _zone(self) -> ZoneInfo:
-        return ZoneInfo(self.business.timezone)
 
 
 def period_of(event: CalendarEvent) -> Period | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from app.integrations.events import InboundEvent
 from app.integrations.vapi import CallFacts, call_of, report_of, status_of
 from app.models.calls import WORDS_OF_CALL, find_call, merge_call
-from app.services import retention
+from app.services import notices, retention
 from app.services.delivery import Skip, Work
 
 if TYPE_CHECKING:
@@ -59,8 +59,11 @@ def record_report(work: Work) -> Skip | None:
     }
     if retention.stores_nothing(work.platform, work.delivery.org_id):
         facts = {name: fact for name, fact in facts.items() if name not in WORDS_OF_CALL}
+    business = work.platform.directory.business(work.delivery.org_id)
     with work.platform.database.transaction(work.delivery.org_id) as session:
         merge_call(session, work.delivery.org_id, call.call_id, status="ended", facts=facts)
+        notices.plan_of_call(session, business, call.call_id, phone=call.customer_number)
+    work.platform.bell.ring()
     return None
 
 

@@ -27,6 +27,7 @@ from app.models.integrations import forget_previous
 from app.models.operations import hold_singleton, keep_date, read_date, release_singleton
 from app.models.quarantine import KEEP_SECONDS, delete_older
 from app.models.routing import bury_unowned
+from app.models.text_dialogues import delete_ended
 from app.observability.logging import get_logger
 from app.services import retention
 
@@ -37,6 +38,7 @@ PIECE = 500
 PAYLOADS = 50  # of payloads, which may be large
 REST = 0.5  # of the time a piece took: intake has the disk to itself for that long
 KEEP_ANSWERS = timedelta(days=30)
+KEEP_QUESTIONS = timedelta(days=1)  # to customers by text, after they ended: until then a late answer is told so
 KEEP_ENDED_ALERTS = timedelta(days=90)
 WORDS = ("call_words", "text_words", "answer_words", "payload_words")
 ROLE, LEASE = "cleanup", timedelta(minutes=2)
@@ -124,6 +126,7 @@ class _Run:
             pass
         self._do(lambda session: delete_older(session, age_seconds=KEEP_SECONDS))
         self._do(forget_previous)
+        self._do(lambda session: delete_ended(session, older_than=KEEP_QUESTIONS))
 
     def end(self) -> None:
         """Give the role back."""

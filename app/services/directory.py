@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from app.database import Database
 from app.errors import ConfigurationError, DatabaseUnavailable, NotFound, UnknownEndpoint
@@ -30,6 +31,7 @@ from app.models.integrations import (
 from app.models.organizations import Organization, find_organization, list_organizations
 from app.models.routing import Key, find_owners, keys_of, list_keys
 from app.services.credentials import Credentials, Vault
+from app.services.wording import Wording
 
 FRESH_SECONDS = 5.0
 MOST_ENTRIES = 20_000
@@ -76,6 +78,18 @@ class Business:
     suspended_at: datetime | None
     keep_words_days: int
     consent_sentence: str | None
+    language: str
+    templates: dict[str, Any]
+    reminders: bool
+    quiet_hours: list[str]
+    notify_number: str | None
+    notify_about: list[str]
+    sms_instead: bool
+
+    @property
+    def wording(self) -> Wording:
+        """How it speaks to its customers."""
+        return Wording(self.language, ZoneInfo(self.timezone), self.name, self.templates)
 
 
 class Directory:

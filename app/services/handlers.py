@@ -6,21 +6,27 @@ here is stored and skipped: providers add types without notice.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from app.errors import CircuitOpen, DatabaseUnavailable, ProviderUnavailable, TemporaryFailure
 from app.integrations.doors import DOORS
-from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
-from app.services import calendar_channels, calendar_sync, calls, canary, forwarding, message_checks, messages, texts
-from app.services.appointments import cancel_locked
+from app.services import (
+    calendar_channels,
+    calendar_sync,
+    calls,
+    canary,
+    forwarding,
+    message_checks,
+    messages,
+    reminders,
+    text_dialogue,
+)
 from app.services.calendar_push import Pusher
 from app.services.delivery import SCHEDULE, Handler, LeaseLost, Postponed, Skip, Work
 from app.services.own_work import OwnWork
-
-CANCEL_WORDS = {"c", "cancel"}
 
 
 def find_handler(provider: str, event_type: str) -> Handler:
@@ -31,33 +37,6 @@ def find_handler(provider: str, event_type: str) -> Handler:
 
 def _skip_unknown(_: Work) -> Skip:
     return Skip("no handler for this type")
-
-
-def _receive_text(work: Work) -> Skip | None:
-    """A text came in: store it; ``C`` or the word cancels the next appointment, and is answered."""
-    org_id = work.delivery.org_id
-    business = work.platform.directory.business(org_id)
-    with work.platform.database.transaction(org_id) as session:
-        message = messages.record_inbound(session, work)
-        if message is None:
-            return Skip("this text was stored before")
-        if message.body.strip().strip(".!").casefold() in CANCEL_WORDS:
-            upcoming = lock_next(session, org_id, message.remote_address, now=datetime.now(UTC))
-            if upcoming is not None:
-                upcoming.channel = message.channel
-                cancel_locked(session, business, upcoming)
-            else:
-                messages.plan_text(
-                    session,
-                    org_id,
-                    to=message.remote_address,
-                    body=texts.nothing_to_cancel(business.name),
-                    channel=message.channel,
-                    idempotency_key=f"reply:{message.id}",
-                    purpose="reply",
-                )
-    work.platform.bell.ring()
-    return None
 
 
 def _receive_status(work: Work) -> Skip | None:
@@ -106,7 +85,7 @@ def _note_calendar(work: Work) -> Skip | None:
 _HANDLERS: dict[tuple[str, str], Handler] = {
     ("vapi", "status-update"): calls.record_status,
     ("vapi", "end-of-call-report"): calls.record_report,
-    ("twilio", "message.inbound"): _receive_text,
+    ("twilio", "message.inbound"): text_dialogue.receive,
     ("twilio", "message.status"): _receive_status,
     ("google-calendar", "calendar.sync"): _note_calendar,
     ("google-calendar", "calendar.changed"): _note_calendar,
@@ -114,6 +93,7 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     (INTERNAL_PROVIDER, OwnWork.CHECK_MESSAGE): message_checks.check,
     (INTERNAL_PROVIDER, canary.TYPE): canary.arrive,
     (INTERNAL_PROVIDER, OwnWork.FINISH_APPOINTMENT): _finish_appointment,
+    (INTERNAL_PROVIDER, OwnWork.REMIND): reminders.remind,
     (INTERNAL_PROVIDER, OwnWork.SYNC_CALENDAR): calendar_sync.sync,
     (INTERNAL_PROVIDER, OwnWork.FORWARD_EVENT): forwarding.send,
     (INTERNAL_PROVIDER, OwnWork.WATCH_CALENDAR): calendar_channels.attend,

@@ -136,6 +136,8 @@ def _find_candidates(platform: Platform, message: Message, since: datetime) -> l
     ours = {credentials.from_number, credentials.whatsapp_sender, None}
     if credentials.messaging_service_sid is None:
         listed = [text for text in listed if text.sender in ours]
+    if message.content_sid is not None:  # its body at Twilio is the approved template's, not ours
+        return [text for text in listed if text.sid not in owned]
     wanted = _normal(message.body)
     return [text for text in listed if text.sid not in owned and wanted in _normal(text.body)]
 

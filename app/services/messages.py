@@ -25,18 +25,19 @@ from app.errors import (
 from app.integrations.twilio import SentMessage, conversation_lane
 from app.models import messages as rows
 from app.models.messages import Message, MessageStatus
-from app.services import own_work, turns
+from app.services import own_work, turns, whatsapp
 from app.services.delivery import Postponed, Work
 from app.services.message_checks import plan_check
 from app.services.message_settling import apply_status, look_after, settle_unknown, twilio_of
 from app.services.own_work import OwnWork
+from app.services.whatsapp import Way
+from app.services.wording import Text
 
 if TYPE_CHECKING:
     from app.services.directory import Endpoint
     from app.services.platform import Platform
 
 SEND_TIMEOUT_SECONDS = 10.0
-WINDOW_CLOSED = "63016"  # Twilio docs: WhatsApp takes no free text 24 hours after the customer's last message
 
 
 def plan_text(
@@ -44,7 +45,7 @@ def plan_text(
     org_id: UUID,
     *,
     to: str,
-    body: str,
+    body: str | Text,
     channel: str,
     idempotency_key: str,
     purpose: str,
@@ -62,7 +63,9 @@ def plan_text(
         direction="outbound",
         channel=channel,
         remote_address=to,
-        body=body,
+        body=body.body if isinstance(body, Text) else body,
+        template=body.template if isinstance(body, Text) else None,
+        template_values=dict(body.values) if isinstance(body, Text) and channel == whatsapp.CHANNEL else None,
         status=MessageStatus.REFUSED if refused else MessageStatus.PLANNED,
         error_code="opted_out" if refused else None,
         error="the recipient has opted out" if refused else None,
@@ -95,7 +98,8 @@ def send(work: Work) -> None:
     endpoint, credentials = twilio_of(platform, org_id)
     turns.take_for_text(platform, credentials, message)
     work.confirm()
-    if not _mark_sending(platform, org_id, message_id):
+    way = _mark_sending(platform, org_id, message_id)
+    if way is None:
         if _take(platform, org_id, message_id) is not None:
             raise Postponed("another process has begun to send it", after=look_after(platform))
         return
@@ -106,6 +110,7 @@ def send(work: Work) -> None:
                 channel=message.channel,
                 to=message.remote_address,
                 body=message.body,
+                approved=way.approved,
                 status_callback=status_callback_url(platform, endpoint, message_id),
                 timeout_seconds=SEND_TIMEOUT_SECONDS,
             )
@@ -150,7 +155,7 @@ def record_status(work: Work) -> str | None:
             return "the text has another SID; the first one stands"
         message.provider_sid = news["message_sid"]
         apply_status(session, message, news["status"], news.get("error_code"))
-        _send_by_sms_instead(session, message)
+        whatsapp.send_by_sms_instead(session, work.platform.directory.business(org_id), message, plan_text)
     work.platform.bell.ring()
     return None
 
@@ -170,6 +175,7 @@ def record_inbound(session: Session, work: Work) -> Message | None:
         status=MessageStatus.RECEIVED,
         provider_sid=news["message_sid"],
         profile_name=news.get("profile_name"),
+        created_at=work.delivery.received_at,  # from then on WhatsApp's window is open, however late it is handled
     )
     return rows.lock_message(session, work.delivery.org_id, message_id) if message_id else None
 
@@ -188,22 +194,42 @@ def _take(platform: Platform, org_id: UUID, message_id: UUID) -> Message | None:
         return message
 
 
-def _mark_sending(platform: Platform, org_id: UUID, message_id: UUID) -> bool:
-    """Commit that Twilio is about to be asked; False when the recipient has opted out meanwhile."""
+def _mark_sending(platform: Platform, org_id: UUID, message_id: UUID) -> Way | None:
+    """Commit that Twilio is about to be asked, and for what; None when it is not to be asked after all.
+
+    Raises PermanentFailure when WhatsApp would not take the text and nothing may carry it instead.
+    """
+    business = platform.directory.business(org_id)
     with platform.database.transaction(org_id) as session:
         message = rows.lock_message(session, org_id, message_id)
         if message is None or message.status != MessageStatus.PLANNED:
-            return False
+            return None
         if rows.has_opted_out(session, org_id, message.remote_address):
             message.status = MessageStatus.REFUSED
             message.error_code, message.error = "opted_out", "the recipient has opted out"
-            return False
-        message.status = MessageStatus.SENDING
-        message.sending_since = func.now()
-        message.sends += 1
-        message.lookups = 0
-        message.looked_up_at = None
-    return True
+            return None
+        way = whatsapp.way_of(session, business, message)
+        if way is None:
+            message.status, message.error_code = MessageStatus.FAILED, whatsapp.WINDOW_CLOSED
+            message.error = whatsapp.NO_WAY
+            carried = whatsapp.send_by_sms_instead(session, business, message, plan_text)
+        else:
+            _begin(message, way)
+    if way is not None:
+        return way
+    platform.bell.ring()
+    if not carried:
+        raise PermanentFailure(whatsapp.NO_WAY, code="window_closed", advice=whatsapp.ADVICE)
+    return None
+
+
+def _begin(message: Message, way: Way) -> None:
+    message.status = MessageStatus.SENDING
+    message.sending_since = func.now()
+    message.sends += 1
+    message.lookups = 0
+    message.looked_up_at = None
+    message.content_sid = way.approved.content_sid if way.approved else None
 
 
 def _back_to_planned(platform: Platform, org_id: UUID, message_id: UUID) -> None:
@@ -226,27 +252,8 @@ def _refuse(platform: Platform, org_id: UUID, message_id: UUID, error: Permanent
         message.error = str(error)
         if opted_out:
             rows.record_opt_out(session, org_id, message.remote_address, source="provider")
-        _send_by_sms_instead(session, message)
+        whatsapp.send_by_sms_instead(session, platform.directory.business(org_id), message, plan_text)
     platform.bell.ring()
-
-
-def _send_by_sms_instead(session: Session, message: Message) -> None:
-    """WhatsApp refused the text because its window is closed: it has certainly not arrived, so SMS may carry it."""
-    undelivered = message.status in (MessageStatus.FAILED, MessageStatus.UNDELIVERED)
-    has_number = message.remote_address.startswith("+")
-    if message.channel != "whatsapp" or not undelivered or message.error_code != WINDOW_CLOSED or not has_number:
-        return
-    plan_text(
-        session,
-        message.org_id,
-        to=message.remote_address,
-        body=message.body,
-        channel="sms",
-        idempotency_key=f"sms-instead:{message.id}",
-        purpose=message.purpose or "sms_instead",
-        appointment_id=message.appointment_id,
-        call_id=message.call_id,
-    )
 
 
 def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMessage) -> None:

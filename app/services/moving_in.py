@@ -28,6 +28,7 @@ FIELDS = (
     *("name", "timezone", "number", "transfer", "assistant", "hours", "slot", "api_quota", "webhook_quota"),
     *("retention", "consent"),
     *("vapi_phone_number", "twilio_account", "messaging_service", "whatsapp_sender"),
+    *("language", "quiet", "notify", "notify_about"),
 )
 _NUMBERS = {"slot", "api_quota", "webhook_quota", "retention"}
 MOST_ROWS = 10_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,6 +21,8 @@ from app.models.integrations import list_integrations
 from app.models.organizations import find_organization, list_keys, list_organizations
 from app.models.routing import claim, keys_of
 from app.services import api_keys, audit, retention, routing
+from app.services.catalogue import LANGUAGES
+from app.services.notices import About
 from app.services.readable import fields
 from app.services.routing import KINDS
 from app.services.slots import DEFAULT_HOURS, check_hours
@@ -46,6 +49,12 @@ _SHOWN = (
     "consent=consent_sentence",
     "api_quota=api_quota_per_hour",
     "webhook_quota=webhook_quota_per_hour",
+    "language",
+    "reminders",
+    "quiet_hours",
+    "notify=notify_number",
+    "notify_about",
+    "sms_instead",
     "ref",
     "suspended_at",
 )
@@ -174,6 +183,12 @@ def check(changes: dict[str, Any]) -> dict[str, Any]:
         "whatsapp_sender": ("whatsapp_sender", lambda said: _number("whatsapp_sender", said)),
         "api_quota": ("api_quota_per_hour", lambda said: _quota("api_quota", said)),
         "webhook_quota": ("webhook_quota_per_hour", lambda said: _quota("webhook_quota", said)),
+        "language": ("language", _language),
+        "reminders": ("reminders", bool),
+        "quiet": ("quiet_hours", _quiet),
+        "notify": ("notify_number", lambda said: _number("notify", said)),
+        "notify_about": ("notify_about", _about),
+        "sms_instead": ("sms_instead", bool),
     }
     checked = {}
     for given, value in changes.items():
@@ -203,6 +218,32 @@ def _number(what: str, said: str) -> str | None:
         return normalise_phone(said, near=None)
     except InvalidInput:
         raise InvalidInput(f"{what}: E.164 is needed: a plus sign, the country and the number") from None
+
+
+def _language(said: str) -> str:
+    if said not in LANGUAGES:
+        raise InvalidInput(f"language: one of {', '.join(LANGUAGES)}")
+    return said
+
+
+def _quiet(said: str) -> list[str]:
+    """``21:00-08:00`` as two local times; empty: it is never quiet."""
+    if not said.strip():
+        return []
+    try:
+        begins, ends = (time.fromisoformat(edge.strip()) for edge in said.split("-"))
+    except ValueError:
+        raise InvalidInput("quiet: two local times are needed, such as 21:00-08:00") from None
+    if begins == ends:
+        raise InvalidInput("quiet: it must end at another time than it begins")
+    return [f"{begins:%H:%M}", f"{ends:%H:%M}"]
+
+
+def _about(said: str) -> list[str]:
+    names = [name.strip() for name in said.split(",") if name.strip()]
+    if not set(names) <= {*About}:
+        raise InvalidInput(f"notify_about: of {', '.join(About)}, separated by commas")
+    return [str(about) for about in About if about in names]
 
 
 def _sid(what: str, prefix: str, said: str) -> str | None:

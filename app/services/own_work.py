@@ -24,6 +24,7 @@ class OwnWork(StrEnum):
     SEND_MESSAGE = "message.send"
     CHECK_MESSAGE = "message.check"
     FINISH_APPOINTMENT = "appointment.finish"
+    REMIND = "appointment.remind"
     SYNC_CALENDAR = "calendar.sync"
     WATCH_CALENDAR = "calendar.watch"
     FORWARD_EVENT = "event.forward"

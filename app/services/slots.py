@@ -1,4 +1,4 @@
-"""Opening hours, slots and the words for times: pure reckoning in the organization's time zone.
+"""Opening hours and slots: pure reckoning in the organization's time zone.
 
 Owns what "open" and "free" mean. Reads nothing and calls nobody, so that every rule can be tried
 with plain values. Daylight saving: what the clocks skip on a day is no time at all, and hours that begin
@@ -81,7 +81,7 @@ def parse_when(said: str, zone: ZoneInfo, *, until: bool = False) -> datetime:
     try:
         moment = datetime.fromisoformat(said.strip())
     except (ValueError, AttributeError):
-        raise InvalidInput("a time is needed such as 2026-12-01T15:00") from None
+        raise InvalidInput("a time is needed such as 2026-12-01T15:00", code="no_time") from None
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
     found = local_moment(moment, zone)
@@ -96,9 +96,25 @@ def local_moment(wall: datetime, zone: ZoneInfo) -> datetime | None:
     return moment if moment.astimezone(zone).replace(tzinfo=None) == wall else None
 
 
+def clocks_show(wall: datetime, zone: ZoneInfo) -> datetime:
+    """When clocks first show the time; when they are moved, where they skip it."""
+    moment = local_moment(wall, zone)
+    if moment is not None:
+        return moment
+    before, after = sorted(wall.replace(tzinfo=zone, fold=one).astimezone(UTC) for one in (0, 1))
+    offset = before.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        between = before + (after - before) / 2
+        if between.astimezone(zone).utcoffset() == offset:
+            before = between
+        else:
+            after = between
+    return after.replace(second=0, microsecond=0)  # clocks are moved on a full minute
+
+
 def midnight(day: date, zone: ZoneInfo) -> datetime:
     """The moment, in UTC, when that local day begins, also where the clocks skip midnight."""
-    return _edge(datetime.combine(day, time.min), zone)
+    return clocks_show(datetime.combine(day, time.min), zone)
 
 
 def open_spans(hours: dict[str, Any], day: date, zone: ZoneInfo) -> list[Period]:
@@ -131,17 +147,6 @@ def open_slots(
         day += timedelta(days=1)
 
 
-def say_time(moment: datetime, zone: ZoneInfo) -> str:
-    """A moment as it is spoken and texted, in local time: ``Tuesday 1 December at 15:00``."""
-    local = moment.astimezone(zone)
-    return f"{local:%A} {local.day} {local:%B} at {local:%H:%M}"
-
-
-def say_clock(moment: datetime, zone: ZoneInfo) -> str:
-    """Only the clock of it: ``15:00``."""
-    return f"{moment.astimezone(zone):%H:%M}"
-
-
 def local_iso(moment: datetime, zone: ZoneInfo) -> str:
     """A moment as a tool takes it back: ``2026-12-01T15:00:00+01:00``."""
     return moment.astimezone(zone).isoformat(timespec="seconds")
@@ -149,7 +154,7 @@ def local_iso(moment: datetime, zone: ZoneInfo) -> str:
 
 def _span(day: date, opens: str, closes: str, zone: ZoneInfo) -> Period:
     first, last = (datetime.combine(day, time.fromisoformat(said)) for said in (opens, closes))
-    return Period(_edge(first, zone), _edge(last, zone))
+    return Period(clocks_show(first, zone), clocks_show(last, zone))
 
 
 def _slots_of(day: date, opens: str, closes: str, zone: ZoneInfo, minutes: int, step: int) -> Iterator[Period]:
@@ -165,19 +170,3 @@ def _slots_of(day: date, opens: str, closes: str, zone: ZoneInfo, minutes: int, 
         if span.contains(slot):
             ended = slot.end
             yield slot
-
-
-def _edge(wall: datetime, zone: ZoneInfo) -> datetime:
-    """When clocks first show the time; when they are moved, where they skip it."""
-    moment = local_moment(wall, zone)
-    if moment is not None:
-        return moment
-    before, after = sorted(wall.replace(tzinfo=zone, fold=one).astimezone(UTC) for one in (0, 1))
-    offset = before.astimezone(zone).utcoffset()
-    while after - before > timedelta(seconds=1):
-        between = before + (after - before) / 2
-        if between.astimezone(zone).utcoffset() == offset:
-            before = between
-        else:
-            after = between
-    return after.replace(second=0, microsecond=0)  # clocks are moved on a full minute

@@ -1,46 +1,39 @@
-"""The words that go out by text. Owns their wording and nothing else; templates by language come later."""
+"""What customers are told about an appointment by text: which template stands for what came of it.
+
+Owns that choice and nothing else. The wordings are ``catalogue.py``'s, the language ``wording.py``'s.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from zoneinfo import ZoneInfo
 
-from app.services.slots import Period, say_time
+from app.services.slots import Period
+from app.services.wording import Text, Wording
 
 
-def confirmation(business: str, appointment: Period, zone: ZoneInfo, *, moved: bool) -> str:
+def confirmation(wording: Wording, appointment: Period, *, moved: bool) -> Text:
     """An appointment is in the calendar."""
-    verb = "is moved to" if moved else "is confirmed for"
-    return f"{business}: your appointment {verb} {say_time(appointment.start, zone)}. Reply C to cancel."
+    return wording.text("text.moved" if moved else "text.confirmation", when=appointment.start)
 
 
-def cancelled(business: str, appointment: Period, zone: ZoneInfo) -> str:
+def cancelled(wording: Wording, appointment: Period) -> Text:
     """An appointment is no more."""
-    return f"{business}: your appointment on {say_time(appointment.start, zone)} is cancelled."
+    return wording.text("text.cancelled", when=appointment.start)
 
 
-def slot_gone(business: str, wanted: Period, alternatives: Sequence[Period], zone: ZoneInfo) -> str:
+def slot_gone(wording: Wording, wanted: Period, alternatives: Sequence[Period]) -> Text:
     """The noted time turned out to be taken before it reached the calendar."""
-    sorry = f"{business}: sorry, {say_time(wanted.start, zone)} has gone in the meantime."
     if not alternatives:
-        return f"{sorry} Please call us for another time."
-    free = ", ".join(say_time(slot.start, zone) for slot in alternatives)
-    return f"{sorry} Free are: {free}. Please call us to book one."
+        return wording.text("text.slot_gone_none_free", when=wanted.start)
+    free = ", ".join(wording.time(slot.start) for slot in alternatives)
+    return wording.text("text.slot_gone", when=wanted.start, options=free)
 
 
-def move_failed(business: str, wanted: Period, kept: Period, zone: ZoneInfo) -> str:
+def move_failed(wording: Wording, wanted: Period, kept: Period) -> Text:
     """The noted new time cannot be had, so the old one stands."""
-    return (
-        f"{business}: sorry, {say_time(wanted.start, zone)} is not possible after all. "
-        f"Your appointment stays on {say_time(kept.start, zone)}."
-    )
+    return wording.text("text.move_failed", wanted=wanted.start, when=kept.start)
 
 
-def not_booked(business: str, wanted: Period, zone: ZoneInfo) -> str:
+def not_booked(wording: Wording, wanted: Period) -> Text:
     """The noted time could not be written to the calendar, for no fault of the customer's."""
-    return f"{business}: sorry, we could not book {say_time(wanted.start, zone)}. Please call us."
-
-
-def nothing_to_cancel(business: str) -> str:
-    """Somebody texted C who has no appointment."""
-    return f"{business}: we found no upcoming appointment for this number."
+    return wording.text("text.not_booked", when=wanted.start)

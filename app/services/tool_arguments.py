@@ -84,9 +84,9 @@ def normalise_phone(said: str, *, near: str | None) -> str:
     try:
         number = phonenumbers.parse(said, region)
     except phonenumbers.NumberParseException:
-        raise InvalidInput("the phone number is not complete") from None
+        raise InvalidInput("the phone number is not complete", code="phone_incomplete") from None
     if not phonenumbers.is_possible_number(number) or len(str(number.national_number)) < FEWEST_DIGITS:
-        raise InvalidInput("the phone number is not complete")
+        raise InvalidInput("the phone number is not complete", code="phone_incomplete")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 

@@ -1,6 +1,7 @@
 """What the assistant may ask for while a caller listens: definitions, and the sentences it gets back.
 
-Owns what each tool does and its wording; its arguments are in ``tool_arguments.py``. A tool answers
+Owns what each tool does and which sentence says so; its arguments are in ``tool_arguments.py``, the
+wordings in ``catalogue.py``. A tool answers
 with one line to be spoken from; it raises nothing for what a caller may say wrong. How long it may
 take, and asking twice, are ``answers.py``'s.
 """
@@ -26,7 +27,7 @@ from app.services.calendar_push import Pusher
 from app.services.messages import plan_text
 from app.services.offers import Wish
 from app.services.promises import Promise, promise
-from app.services.slots import Period, local_iso, parse_when, say_time
+from app.services.slots import Period, local_iso, parse_when
 from app.services.tool_arguments import (
     Arguments,
     BookAppointment,
@@ -37,16 +38,18 @@ from app.services.tool_arguments import (
     plain_property,
 )
 from app.services.tool_arguments import normalise_phone as normalise_phone  # known by this name elsewhere
+from app.services.wording import Refused, Wording
 
 if TYPE_CHECKING:
     from app.services.directory import Business
     from app.services.platform import Platform
 
 MOST_OFFERED, OTHERS_OFFERED = 8, 3
-CALENDAR_AWAY = "I can't reach the calendar just now."
-UNCERTAIN = "I can't tell yet whether that worked. If it did, a text will follow. Please offer to take a message."
-CONFIRMED = "A confirmation is being texted."
-OPTED_OUT = "No confirmation comes by text, because that number has opted out of our texts."
+_OTHERWISE = {
+    AppointmentStatus.PENDING: "said.pending",
+    AppointmentStatus.CANCELLED: "said.cancelled",
+    AppointmentStatus.FAILED: "said.not_kept",
+}
 
 
 @dataclass(slots=True)
@@ -54,7 +57,8 @@ class Asking:
     """One tool call while it is worked on: what is certain so far, should its time run out.
 
     ``held`` is the appointment it has touched; ``certain`` a sentence that is true whatever follows;
-    ``done`` how its success is told, ``calendar_source`` by whose word times are free (``availability``).
+    ``done`` which sentence tells its success, ``calendar_source`` by whose word times are free (``availability``).
+    ``unfinished``: the caller was not helped.
     """
 
     platform: Platform
@@ -64,13 +68,19 @@ class Asking:
     tool_call_id: str
     held: UUID | None = None
     certain: str | None = None
-    done: str = "Booked for"
+    done: str = "booked"
     calendar_source: str | None = None
+    unfinished: bool = False
 
     @property
     def zone(self) -> ZoneInfo:
         """The organization's time zone."""
         return ZoneInfo(self.business.timezone)
+
+    @property
+    def wording(self) -> Wording:
+        """The organization's words."""
+        return self.business.wording
 
     def phone(self, said: str) -> str:
         """E.164 from what was said, national forms read by the business's own country; raises InvalidInput."""
@@ -79,17 +89,18 @@ class Asking:
 
 def check_availability(asking: Asking, args: CheckAvailability) -> str:
     """Free times, from our own appointments and the calendar's busy periods."""
-    asking.certain = f"{CALENDAR_AWAY} Please offer to take a message."
+    asking.certain = asking.wording.say("said.calendar_away_message")
     start = max(parse_when(args.start, asking.zone), datetime.now(UTC))
     end = parse_when(args.end, asking.zone, until=True) if args.end else start + timedelta(days=7)
     end = min(end, start + timedelta(days=31))
     if end <= start:
-        raise InvalidInput("the end must be after the start, and not in the past")
+        raise Refused("end_before_start", code="end_before_start")
     wish = offers.wish(asking.platform, asking.business, service=args.service, staff=args.staff)
     try:
         return _say_free(asking, _find_free(asking, wish, start=start, end=end, most=MOST_OFFERED))
     except TemporaryFailure:
-        return f"{CALENDAR_AWAY} Ask for a time that suits: I will note it and text the confirmation."
+        asking.unfinished = True
+        return asking.wording.say("said.calendar_away_ask")
 
 
 def book_appointment(asking: Asking, args: BookAppointment) -> str:
@@ -114,7 +125,7 @@ def book_appointment(asking: Asking, args: BookAppointment) -> str:
 
 def reschedule_appointment(asking: Asking, args: RescheduleAppointment) -> str:
     """Move the appointment, pending or booked."""
-    asking.done = "Moved to"
+    asking.done = "moved"
     start = parse_when(args.new_start, asking.zone)
     row = _find(asking, args.phone, args.start)
     rules = offers.rules_of(asking.platform, asking.business)
@@ -143,7 +154,7 @@ def cancel_appointment(asking: Asking, args: CancelAppointment) -> str:
     """Cancel the appointment, pending or booked. Its row is the truth, so this needs no calendar to be true."""
     row = _find(asking, args.phone, args.start)
     row = appointments.cancel(asking.platform, asking.business, row.id)
-    said = asking.certain = f"The appointment on {say_time(row.starts_at, asking.zone)} is cancelled."
+    said = asking.certain = asking.wording.say("said.cancelled", when=row.starts_at)
     with suppress(TemporaryFailure, PermanentFailure):  # the calendar follows; the slot is free already
         _push(asking, row)
     return said
@@ -167,9 +178,7 @@ def send_text(asking: Asking, args: SendText) -> str:
         )
         refused = has_opted_out(session, org_id, phone)
     asking.platform.bell.ring()
-    if refused:
-        return "That number has opted out of our texts, so I can't send one."
-    return "The text is on its way."
+    return asking.wording.say("said.text_refused" if refused else "said.text_sent")
 
 
 def unfinished(asking: Asking) -> str:
@@ -177,15 +186,15 @@ def unfinished(asking: Asking) -> str:
     if asking.certain is not None:
         return asking.certain
     if asking.held is None:
-        return UNCERTAIN  # what is under way may still be committed: neither promised nor denied
+        # what is under way may still be committed: neither promised nor denied
+        return asking.wording.say("said.uncertain")
     kept = promise(asking.platform, asking.business, asking.held)
-    when = say_time(kept.period.start, asking.zone)
+    when = kept.period.start
     if kept.state is Promise.NOTED:
-        follows = " and will text you the confirmation" if kept.reachable else ""
-        return f"{CALENDAR_AWAY} I've noted {when}{follows}."
+        return asking.wording.say("said.noted_and_text" if kept.reachable else "said.noted", when=when)
     if kept.state is Promise.DONE:
-        return f"{asking.done} {when}. {CONFIRMED if kept.reachable else OPTED_OUT}"
-    return f"Sorry, {when} is not free any more. Please ask for another time."
+        return _say_success(asking, when, reachable=kept.reachable)
+    return asking.wording.say("said.gone", when=when)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +211,14 @@ class Tool:
             return self.run(asking, self.arguments.model_validate(arguments))
         except ValidationError as error:
             names = ", ".join(sorted({str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}))
-            return f"I need this to be given properly: {names or 'the arguments'}. Please ask for it."
+            return asking.wording.say("said.arguments", names=names) if names else asking.wording.say("said.no_details")
         except InvalidInput as error:
-            return f"That doesn't work: {error}. Please ask again."
+            return asking.wording.say("said.ask_again", reason=asking.wording.reason(error))
         except NotFound:
-            return "I can't find an upcoming appointment for that number."
+            return asking.wording.say("said.no_appointment")
         except PermanentFailure:
-            return "That can't be done just now. Please offer to take a message."
+            asking.unfinished = True
+            return asking.wording.say("said.cannot_now")
 
     def definition(self, server_url: str | None = None) -> dict[str, Any]:
         """The tool in Vapi's own format, ready for its API."""
@@ -263,27 +273,33 @@ def _find_free(asking: Asking, wish: Wish, *, start: datetime, end: datetime, mo
 
 def _refuse_time(asking: Asking, wish: Wish, wanted: Period, error: Exception) -> str:
     """Why not, and the next free times, as far as they are known in the time that is left."""
-    said = say_time(wanted.start, asking.zone)
-    reason = f"{said} is taken." if isinstance(error, SlotTaken) else f"{said} doesn't work: {error}."
+    wording = asking.wording
+    if isinstance(error, InvalidInput):
+        reason = wording.say("said.does_not_work", when=wanted.start, reason=wording.reason(error))
+    else:
+        reason = wording.say("said.taken", when=wanted.start)
     start = max(wanted.start, datetime.now(UTC))
     try:
         free = _find_free(asking, wish, start=start, end=start + timedelta(days=7), most=OTHERS_OFFERED)
     except TemporaryFailure:
-        return f"{reason} Please ask for another time."
+        return f"{reason} {wording.say('said.ask_other_time')}"
     return f"{reason} {_say_free(asking, free)}"
 
 
 def _say_free(asking: Asking, slots: list[Period]) -> str:
     if not slots:
-        return "There are no free times then. Please ask for another day."
-    said = "; ".join(f"{say_time(slot.start, asking.zone)} ({local_iso(slot.start, asking.zone)})" for slot in slots)
-    return f"Free times: {said}."
+        return asking.wording.say("said.no_free_times")
+    said = (f"{asking.wording.time(slot.start)} ({local_iso(slot.start, asking.zone)})" for slot in slots)
+    return asking.wording.say("said.free_times", options="; ".join(said))
 
 
 def _say_done(asking: Asking, row: Appointment) -> str:
-    when = say_time(row.starts_at, asking.zone)
     if row.status != AppointmentStatus.BOOKED:
-        return f"The appointment on {when} is {row.status}."
+        return asking.wording.say(_OTHERWISE[AppointmentStatus(row.status)], when=row.starts_at)
     with asking.platform.database.transaction(asking.business.id) as session:
         refused = row.phone is not None and has_opted_out(session, asking.business.id, row.phone)
-    return f"{asking.done} {when}. {OPTED_OUT if refused else CONFIRMED}"
+    return _say_success(asking, row.starts_at, reachable=not refused)
+
+
+def _say_success(asking: Asking, when: datetime, *, reachable: bool) -> str:
+    return asking.wording.say(f"said.{asking.done}{'' if reachable else '_no_text'}", when=when)

@@ -17,6 +17,7 @@ import phonenumbers
 
 LONGEST_BODY = 1600
 _WHATSAPP = "whatsapp:"
+_VARIABLE = re.compile(r"\{\{(\w+)\}\}")
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 
 
@@ -111,9 +112,16 @@ def _render_template(form: dict[str, str], account: dict[str, Any]) -> str:
         variables = None
     if not isinstance(variables, dict):
         raise TwilioRefusal(21656, "The ContentVariables Parameter is invalid")
-    for name, value in variables.items():
-        template = template.replace("{{" + name + "}}", str(value))
-    return template
+    if not all(_is_usable(value) for value in variables.values()):
+        raise TwilioRefusal(21656, "The ContentVariables Parameter is invalid")
+    if set(variables) != set(_VARIABLE.findall(template)):
+        raise TwilioRefusal(63028, "Number of parameters provided does not match the expected number of parameters")
+    return _VARIABLE.sub(lambda found: str(variables[found[1]]), template)
+
+
+def _is_usable(value: Any) -> bool:
+    """Not empty, without a line break, a tab or more than four spaces on end."""
+    return isinstance(value, str) and bool(value) and not re.search(r"[\n\t]| {5}", value)
 
 
 def _check_recipient(recipient: str, senders: list[str], branch: dict[str, Any]) -> None:

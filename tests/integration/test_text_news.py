@@ -15,6 +15,11 @@ def report(client, business, message_id, sid, status, **more):
     forward(client, business, {"MessageSid": sid, "MessageStatus": status, **more}, f"?m={message_id}")
 
 
+def inbound(platform, business):
+    with platform.database.transaction(business.id) as session:
+        return session.scalar(text("SELECT count(*) FROM messages WHERE direction = 'inbound'"))
+
+
 def sent_text(platform, business, settle, **options):
     message_id = plan(platform, business, **options)
     settle(lambda: rows(platform, business)[-1:] == ["sent"])
@@ -22,6 +27,8 @@ def sent_text(platform, business, settle, **options):
 
 
 def test_a_whatsapp_text_outside_the_window_goes_out_by_sms_instead_once(client, platform, people, world, settle):
+    people.salon.text(client, "whatsapp:" + ADA, "hello")
+    settle(lambda: inbound(platform, people.salon) == 1)
     message_id, sid = sent_text(platform, people.salon, settle, channel="whatsapp")
     report(client, people.salon, message_id, sid, "failed", ErrorCode="63016")
     report(client, people.salon, message_id, sid, "undelivered", ErrorCode="63016")

@@ -10,7 +10,20 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import alerts, booking, calendar, connecting, house, keys, organizations, records, simulate, tail, usage
+from app.cli import (
+    alerts,
+    booking,
+    calendar,
+    connecting,
+    house,
+    keys,
+    organizations,
+    records,
+    simulate,
+    tail,
+    templates,
+    usage,
+)
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +44,7 @@ GROUPS = [
     booking.service,
     booking.staff,
     booking.closure,
+    templates.template,
 ]
 OWN = [tail.tail, usage.usage, house.tools, house.db_roles, house.new_key]
 

@@ -20,8 +20,8 @@ from app.services.slots import (
     open_slots,
     open_spans,
     parse_when,
-    say_time,
 )
+from app.services.wording import Wording
 
 # zone, the day, how many hours it has
 CHANGES = [
@@ -129,7 +129,7 @@ def test_ordinary_hours_give_the_same_clock_times_as_on_any_day(zone, day, hours
 
 @on_each_change
 def test_each_minute_said_in_local_time_is_the_first_moment_that_shows_it_or_refused(zone, day, hours_long):
-    here = ZoneInfo(zone)
+    here, words = ZoneInfo(zone), Wording("en", ZoneInfo(zone), "", {})
     shown: dict[datetime, datetime] = {}
     moment, ends = midnight(day, here), midnight(day + timedelta(days=1), here)
     while moment < ends:
@@ -140,7 +140,7 @@ def test_each_minute_said_in_local_time_is_the_first_moment_that_shows_it_or_ref
         wall = datetime.combine(day, time.min) + timedelta(minutes=number)
         if wall in shown:
             assert parse_when(wall.isoformat(), here) == shown[wall]
-            assert f"{wall:%H:%M}" in say_time(shown[wall], here)
+            assert f"{wall:%H:%M}" in words.time(shown[wall])
             assert datetime.fromisoformat(local_iso(shown[wall], here)) == shown[wall]
         else:
             skipped += 1

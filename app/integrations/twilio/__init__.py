@@ -11,7 +11,7 @@ from app.integrations.twilio.codes import (
     moves_forward,
 )
 from app.integrations.twilio.credentials import TwilioCredentials
-from app.integrations.twilio.messages import SentMessage, TwilioMessages, sender_of
+from app.integrations.twilio.messages import Approved, SentMessage, TwilioMessages, sender_of
 from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSettings, TwilioNumbers
 from app.integrations.twilio.parsing import TWIML_EMPTY, consent_of, conversation_lane, parse_inbound, parse_status
 from app.integrations.twilio.routing import routing_keys
@@ -24,6 +24,7 @@ __all__ = [
     "STATUS_RANK",
     "TRANSIENT_CODES",
     "TWIML_EMPTY",
+    "Approved",
     "NumberSettings",
     "SentMessage",
     "ServiceSettings",

@@ -22,7 +22,7 @@ PERMANENT_CODES = frozenset(
         "21608",  # a trial account and an unverified number
         OPTED_OUT,
         "21612", "21614",  # no route from From to To; To is not a mobile number
-        "21622", "21654", "21656",  # sender pool and content
+        "21622", "21654", "21655", "21656",  # sender pool and content
         "21703",  # the Messaging Service has no sender
         "30002",  # the account is suspended
         "30003", "30004", "30005", "30006", "30007",  # handset off, blocked, unknown, a landline; filtered
@@ -30,7 +30,7 @@ PERMANENT_CODES = frozenset(
         "63001", "63003", "63005", "63007", "63013",  # WhatsApp: channel, content, policy
         "63015",  # the sandbox has not been joined
         "63016",  # outside the 24-hour window: a template is needed, not a repetition
-        "63024", "63032", "63033",  # recipient invalid, limited by WhatsApp, blocked
+        "63024", "63028", "63032", "63033",  # recipient invalid, limited by WhatsApp, blocked
         "63041",  # the template is paused
     }
 )  # fmt: skip

@@ -31,6 +31,8 @@ _ADVICE = {
     "21617": "Shorten the text to 1,600 characters.",
     "21703": "Add a sender to the Messaging Service.",
     "30002": "The Twilio account is suspended: settle this with Twilio.",
+    "21655": "The approved template is not known to this Twilio account: check its SID with `template list`.",
+    "63028": "The approved template has other variables: say which with `template set --variables`.",
     "63007": "Connect whatsapp_from to this Twilio account as a WhatsApp sender.",
     "63015": "The recipient must join the WhatsApp sandbox first.",
     "63016": "More than 24 hours after the customer's last message WhatsApp takes templates only.",
