@@ -43,7 +43,7 @@ def test_of_several_services_the_one_that_is_meant_is_found_whatever_it_is_calle
     typed.data("service", "add", people.salon.id, "Haarschnitt für Damen", "--minutes", 45, "--price", "ab 30 Euro")
     typed.data("service", "add", people.salon.id, "Färben", "--minutes", 120)
     said = book(client, people.salon, on(1, 9), "c1")
-    assert "which service is it? We offer Färben (120 minutes), Haarschnitt für Damen (45 minutes, ab 30 Euro)" in said
+    assert "which service is it? We offer Färben (2 hours), Haarschnitt für Damen (45 minutes, ab 30 Euro)" in said
     assert "we don't offer that" in book(client, people.salon, on(1, 9), "c2", service="Massage")
     for number, name in enumerate(("faerben farben", "HAARSCHNITT", "haarschnit damen")):
         assert book(client, people.salon, on(2, 9 + 3 * number), f"d{number}", service=name).startswith("Booked for")
