@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     trusted_proxies: int = Field(0, ge=0, le=5, description="how many proxies in front may say who the client is")
     max_webhook_bytes: int = Field(5_000_000, ge=10_000, description="a larger webhook is refused with 413")
 
+    spool_dir: str = Field(
+        "spool",
+        description="a folder on a disk of this host that lasts, where webhooks wait while the database is away",
+    )
+    spool_max_bytes: int = Field(1_000_000_000, ge=0, description="the spool grows no larger than this; 0: no spool")
+
     vapi_private_key: str | None = Field(None, description="for calls to Vapi's API")
     vapi_api_base_url: str = Field("https://api.vapi.ai", description="where Vapi's API is")
     twilio_api_base_url: str = Field("https://api.twilio.com", description="where Twilio's API is")

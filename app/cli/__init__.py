@@ -24,6 +24,7 @@ from app.cli import (
     records,
     settings,
     simulate,
+    spool,
     story,
     usage,
 )
@@ -49,6 +50,7 @@ def register(app: Flask) -> None:
         cleanup.cleanup,
         credentials.credentials,
         settings.settings,
+        spool.spool,
         monitoring.monitoring,
         readiness.readiness,
         story.story,

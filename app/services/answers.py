@@ -23,7 +23,7 @@ from app.observability import metrics
 from app.observability.context import carry
 from app.observability.errors import report
 from app.observability.logging import describe, get_logger
-from app.services import intake
+from app.services import intake, late_asks
 from app.services.tools import TOOLS, UNCERTAIN, Asking, unfinished
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ SENTENCE_RESERVE_SECONDS = 0.4  # kept of the deadline for making the fallback s
 SORRY = "I couldn't do that just now. Please offer to take a message and we'll get back to you."
 NOT_BEGUN = "I had no time left for that one, so nothing was done. Please ask me for it again."
 NOT_SET_UP = "You have reached a number that is not set up yet."
+AWAY = "Nobody can take your call just now. Please try again a little later."
 SUSPENDED = "You have reached {}. Nobody can take your call at present, please try again another day."
 LEAST_WORK_SECONDS = 0.3  # less than that beyond the reserve is not worth beginning
 LEAST_RECORD_SECONDS = 0.1  # an answer is given even if nobody could record it in time
@@ -48,7 +49,7 @@ log = get_logger(__name__)
 def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[str, Any]:
     """The body Vapi waits for. Never raises for what goes wrong behind it: a caller hears a sentence.
 
-    Raises DatabaseUnavailable only when the organization was never known to this process.
+    Raises DatabaseUnavailable only when the organization was never known to this process (then `cannot_answer`).
     """
     began = time.monotonic()
     settings = platform.settings
@@ -60,12 +61,24 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
     elif business.suspended_at is not None:
         body = _say_only(event, SUSPENDED.format(business.name))
     elif tools:
-        body = _answer_tools(platform, business, deadline, event)
+        body, late = _answer_tools(platform, business, deadline, event)
+        if late and _keep_for_later(platform, endpoint, event, body, late):
+            return _answered(endpoint, event, body, began)
     elif event.awaits_answer == "assistant-request":
         body = _answer_assistant(business, event)
     else:
         body = _answer_transfer(business)
     _keep(platform, endpoint, event, body, deadline)
+    return _answered(endpoint, event, body, began)
+
+
+def cannot_answer(event: InboundEvent) -> dict[str, Any]:
+    """What is said when it is not known who was called: nothing is promised."""
+    metrics.answer_degraded("no_database")
+    return _say_only(event, SORRY if event.awaits_answer == "tool-calls" else AWAY)
+
+
+def _answered(endpoint: Endpoint, event: InboundEvent, body: dict[str, Any], began: float) -> dict[str, Any]:
     metrics.answer_given(event.type, time.monotonic() - began)
     log.info(
         "webhook.answered",
@@ -89,6 +102,21 @@ def _keep(
     except Exception as error:  # noqa: BLE001 - the caller has an answer coming, whatever the record suffers
         metrics.answer_degraded("not_recorded")
         report(error, where="web", event="answer.not_recorded", org_id=str(endpoint.org_id), type=event.type)
+
+
+def _keep_for_later(
+    platform: Platform, endpoint: Endpoint, event: InboundEvent, body: dict[str, Any], late: set[str]
+) -> bool:
+    """Put the questions that need the database into the spool, and then say so to the caller: only then is it true."""
+    promised = {call.id: late_asks.promise(call) for call in tool_calls_of(event.payload) if call.id in late}
+    answer = {"results": [{**one, "result": promised.get(one["toolCallId"], one["result"])} for one in body["results"]]}
+    try:
+        platform.spool.keep_event(endpoint, event, answer={**answer, late_asks.LATE: sorted(late)}, undone=True)
+    except DatabaseUnavailable:
+        return False
+    metrics.answer_degraded("no_database")
+    body.update(answer)
+    return True
 
 
 def _say_only(event: InboundEvent, sentence: str) -> dict[str, Any]:
@@ -119,34 +147,38 @@ def _answer_transfer(business: Business) -> dict[str, Any]:
     }
 
 
-def _answer_tools(platform: Platform, business: Business, deadline: Deadline, event: InboundEvent) -> dict[str, Any]:
-    """One result per call, in order; several calls share one deadline."""
+def _answer_tools(
+    platform: Platform, business: Business, deadline: Deadline, event: InboundEvent
+) -> tuple[dict[str, Any], set[str]]:
+    """One result per call, in order, several calls sharing one deadline; and the ids of those that have to wait."""
     call_id = call_of(event.payload).call_id
     results = []
+    late: set[str] = set()
     for call in tool_calls_of(event.payload):
-        said = _one_line(_answer_once(platform, business, deadline, call_id, call))
+        asking = Asking(platform, business, deadline, call_id, call.id)
+        said = _one_line(_answer_once(asking, call))
         results.append({"toolCallId": call.id, "name": call.name, "result": said})
-    return {"results": results}
+        if asking.no_database:
+            late.add(call.id)
+    return {"results": results}, late
 
 
-def _answer_once(
-    platform: Platform, business: Business, deadline: Deadline, call_id: str | None, call: ToolCall
-) -> str:
+def _answer_once(asking: Asking, call: ToolCall) -> str:
     """The recorded answer if there is one, a running one's when it comes, or else the work itself."""
     tool = TOOLS.get(call.name)
     if tool is None:
         return "I can't do that here. I can check times, book, move or cancel an appointment, or send a text."
     if call.error is not None:
         return "I didn't get the details of that. Please ask again."
+    deadline = asking.deadline
     if not deadline.fits(SENTENCE_RESERVE_SECONDS + LEAST_WORK_SECONDS):
         return NOT_BEGUN  # earlier calls of the message have used the time up
-    asking = Asking(platform, business, deadline, call_id, call.id)
     future = _pool.submit(carry(_work), asking, call)
     try:
         return future.result(timeout=max(0.05, deadline.remaining() - SENTENCE_RESERVE_SECONDS))
     except FutureTimeout:
         metrics.answer_degraded("deadline")
-        log.warning("answer.deadline", org_id=str(business.id), tool=call.name)
+        log.warning("answer.deadline", org_id=str(asking.business.id), tool=call.name)
         return _fallback(asking, call, future, deadline)
 
 
@@ -160,6 +192,8 @@ def _work(asking: Asking, call: ToolCall) -> str:
             return _await_other(asking, call)
         said = _one_line(tool.answer(asking, call.arguments))
         return _record(asking, call, said)
+    except DatabaseUnavailable:
+        asking.no_database = asking.call_id is not None and late_asks.can_wait(call)
     except VoicedeskError as error:
         log.warning("answer.failed", org_id=str(asking.business.id), tool=call.name, **describe(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, silence on the line would be worse

@@ -13,7 +13,7 @@ from app.errors import CircuitOpen, DatabaseUnavailable, TemporaryFailure
 from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
-from app.services import calendar_channels, calendar_sync, calls, canary, message_checks, messages, texts
+from app.services import calendar_channels, calendar_sync, calls, canary, late_asks, message_checks, messages, texts
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
 from app.services.delivery import SCHEDULE, Handler, LeaseLost, Skip, Work
@@ -103,6 +103,7 @@ def _note_calendar(work: Work) -> Skip | None:
 _HANDLERS: dict[tuple[str, str], Handler] = {
     ("vapi", "status-update"): calls.record_status,
     ("vapi", "end-of-call-report"): calls.record_report,
+    ("vapi", "tool-calls"): late_asks.do,
     ("twilio", "message.inbound"): _receive_text,
     ("twilio", "message.status"): _receive_status,
     ("google-calendar", "calendar.sync"): _note_calendar,

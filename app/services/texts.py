@@ -44,3 +44,8 @@ def not_booked(business: str, wanted: Period, zone: ZoneInfo) -> str:
 def nothing_to_cancel(business: str) -> str:
     """Somebody texted C who has no appointment."""
     return f"{business}: we found no upcoming appointment for this number."
+
+
+def not_done(business: str) -> str:
+    """What was taken down on the phone turned out to be impossible, and not because of a time."""
+    return f"{business}: sorry, what you asked us for on the phone could not be done. Please call us."

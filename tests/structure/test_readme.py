@@ -10,7 +10,7 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import alerts, booking, calendar, connecting, house, keys, organizations, records, simulate, usage
+from app.cli import alerts, booking, calendar, connecting, house, keys, organizations, records, simulate, spool, usage
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +28,7 @@ GROUPS = [
     simulate.simulate,
     alerts.alerts,
     calendar.calendar,
+    spool.spool,
     booking.service,
     booking.staff,
     booking.closure,
