@@ -66,8 +66,9 @@ def queue(platform: Platform) -> dict[str, Any]:
     ``unhealthy`` when it does not: an event has been due beyond OLDEST_WAITING_LIMIT_SECONDS (those of who is over
     the quota do not count: they are meant to wait), canaries do not come through, or nobody can look.
     ``degraded`` when it moves and a person should look all the same: workers do nothing and web processes
-    deliver in their place, events wait in this host's spool, or the books do not balance. Broken books are no 503: work that moves is not helped by
-    whatever a balancer or an orchestrator does to a process that answers 503; an alert tells of them.
+    deliver in their place, events wait in this host's spool, or the books do not balance. Broken books are no 503: work
+    that moves is not helped by whatever a balancer or an orchestrator does to a process that answers 503; an alert
+    tells of them.
     """
     return platform.lately.ask("queue", FRESH_SECONDS, lambda: _queue(platform))
 
