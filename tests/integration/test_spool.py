@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,44 +17,9 @@ from app.models.messages import has_opted_out, record_opt_out
 from app.services import spool, spool_drain, verification
 from tests.conftest import run_as_superuser
 from tests.eventually import eventually
+from tests.spooling import rows, status_update
 
 CUSTOMER = "+4915112345678"
-
-
-@pytest.fixture
-def away(postgres, database_urls):
-    """The test's own database takes no connections within the block, and has let go of those there were."""
-
-    @contextmanager
-    def until_end() -> Iterator[None]:
-        run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS false")
-        run_as_superuser(
-            postgres,
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database_urls.name}'",
-        )
-        try:
-            yield
-        finally:
-            run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS true")
-
-    return until_end
-
-
-@pytest.fixture
-def met(people, platform, client):
-    """The two organizations, known to this process."""
-    platform.directory.warm()
-    return people
-
-
-def status_update(business, client, call_id: str, status: str = "in-progress", **more):
-    message = {"type": "status-update", "status": status, "call": {"id": call_id}, **more}
-    return business.vapi(client, message)
-
-
-def rows(platform, columns: str, *, of: str = "webhook_delivery_log", order: str = "id") -> list[tuple]:
-    with platform.database.transaction(system=True) as session:
-        return [tuple(row) for row in session.execute(text(f"SELECT {columns} FROM {of} ORDER BY {order}"))]
 
 
 def files_of(platform) -> list[Path]:
