@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from app.services.credentials import Vault
     from app.services.directory import Endpoint
 
-MOST_UNPROVEN = 200  # whoever knows no secret can send these
-LONGEST_UNPROVEN = 256_000
+MOST_UNPROVEN = 2_000  # whoever knows no secret can send these: all of them are at most a third of 1 GB
+LONGEST_UNPROVEN = 128_000
 COMPRESSION = 1  # of a JSON it takes off two thirds in no time
 NEAR_ITS_BOUND = 0.8
 _NEVER_KEPT = {"cookie"}

@@ -18,10 +18,10 @@ def run(app, *words: str):
 def test_the_commands_say_what_waits_and_take_it_in(met, app, platform, client, away):
     with away():
         met.salon.text(client, CUSTOMER, "Hello there, friends")
-        shown = json.loads(run(app, "spool", "list").output)
+        shown = json.loads(run(app, "spool", "list").stdout)
     assert (shown["events"], shown["set_aside"], shown["takes_more"]) == (1, 0, True)
     assert shown["oldest_at"].endswith("Z")
-    assert json.loads(run(app, "spool", "drain").output) == {
+    assert json.loads(run(app, "spool", "drain").stdout) == {
         "stored": 1,
         "duplicates": 0,
         "refused": 0,
