@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     forward_private_targets: bool = Field(
         False, description="events may be forwarded into this network; never in production"
     )
+    spool_dir: str = Field(
+        "spool",
+        description="a folder on a disk of this host that lasts, where webhooks wait while the database is away",
+    )
+    spool_max_bytes: int = Field(1_000_000_000, ge=0, description="the spool grows no larger than this; 0: no spool")
 
     vapi_private_key: str | None = Field(None, description="for calls to Vapi's API")
     vapi_api_base_url: str = Field("https://api.vapi.ai", description="where Vapi's API is")

@@ -40,7 +40,7 @@ def _no_dedup() -> None:
     from app.models import messages
     from app.services import intake
 
-    as_delivery, insert_message = intake._as_delivery, messages.insert_message
+    as_delivery, insert_message = intake.as_delivery, messages.insert_message
 
     def each_anew(*given: Any, **more: Any) -> Any:
         delivery = as_delivery(*given, **more)
@@ -51,7 +51,7 @@ def _no_dedup() -> None:
             facts["provider_sid"] = None
         return insert_message(session, **facts)
 
-    _put(intake, "_as_delivery", each_anew)
+    _put(intake, "as_delivery", each_anew)
     _put(messages, "insert_message", without_sid)
 
 

@@ -87,6 +87,7 @@ class Installation:
             "GOOGLE_CALENDAR_API_BASE_URL": f"{world}/google/calendar/v3/",
             "SLACK_API_BASE_URL": f"{world}/slack/api/",
             "METRICS_DIR": str(self.folder / "metrics"),
+            "SPOOL_DIR": str(self.folder / "spool"),
             "NO_PROXY": LOOPBACK,
             "no_proxy": LOOPBACK,
         }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +190,7 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
             "circuit_open_seconds": 0.5,
             "status_check_seconds": 3600,
             "log_format": "json",
+            "spool_dir": str(Path(tempfile.gettempdir()) / f"voicedesk-spool-{secrets.token_hex(6)}"),  # made on need
             **clients,
             **overrides,
         }

@@ -79,6 +79,7 @@ class Worker(SimpleWorker):
             log.warning("worker.no_database")  # checked again with the first connection
         runtime().departure.expect()
         runtime().platform.bell.ring()  # what came while no worker lived
+        runtime().platform.spool_keeper.start()  # that of a web process on this host, should none live
         runtime().platform.watcher.start()
         try:
             return bool(super().work(*args, **kwargs))

@@ -7,6 +7,7 @@ applies. Must not know any table.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ STATEMENT_TIMEOUT_MS = 15_000
 INTAKE_TIMEOUT_MS = 2_000
 BEYOND_STATEMENT_SECONDS = 0.5  # the server ends a statement at its time limit; a hung one does not
 PING_SECONDS = 2.0
+LEAST_SECONDS = 0.05  # with less left nothing is begun
 LEFT_ALONE_SECONDS = 1.0  # after a hang, or every thread would stand in front of it again at once
 
 # SQLSTATE classes that say "the server, not the statement": connection lost, resources, shutting down,
@@ -46,6 +48,8 @@ class Database:
         self._checked = False
         self._check_lock = threading.Lock()
         self._left_alone_until = 0.0
+        self._hangs = False
+        self._haste = threading.local()
         patience.install()
         self.engine: Engine = create_engine(
             settings.database_url,
@@ -76,6 +80,7 @@ class Database:
         if (org_id is None) is not system:
             raise ValueError("a transaction belongs to one organization or to the system")
         role = self.roles.system if system else self.roles.tenant
+        statement_timeout_ms = self._in_haste(statement_timeout_ms)
         with self._session(statement_timeout_ms) as session:
             # One round trip; both settings end with the transaction, as a pooler between us needs it.
             session.connection().exec_driver_sql(
@@ -87,11 +92,23 @@ class Database:
     @contextmanager
     def intake(self) -> Iterator[Session]:
         """One transaction as the intake role, which can only add to the inbox, for any organization."""
-        with self._session(INTAKE_TIMEOUT_MS) as session:
+        statement_timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
+        with self._session(statement_timeout_ms) as session:
             session.connection().exec_driver_sql(
-                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {INTAKE_TIMEOUT_MS}"
+                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {statement_timeout_ms}"
             )
             yield session
+
+    def hurry(self, seconds: float | None) -> None:
+        """From now on all that this thread asks may take so long together; None: as long as each may take."""
+        self._haste.until = math.inf if seconds is None else time.monotonic() + seconds
+
+    def _in_haste(self, statement_timeout_ms: int) -> int:
+        """How long a statement may take a thread that may be in a hurry; raises DatabaseUnavailable without time."""
+        left = getattr(self._haste, "until", math.inf) - time.monotonic()
+        if left < LEAST_SECONDS:
+            raise DatabaseUnavailable("the database took too long")
+        return statement_timeout_ms if left == math.inf else min(statement_timeout_ms, int(left * 1000))
 
     @contextmanager
     def _session(self, statement_timeout_ms: int) -> Iterator[Session]:
@@ -100,7 +117,10 @@ class Database:
             if not self._checked:
                 self.verify_role()
             with (
-                patience.patience(statement_timeout_ms / 1000 + BEYOND_STATEMENT_SECONDS),
+                patience.patience(
+                    statement_timeout_ms / 1000 + BEYOND_STATEMENT_SECONDS,
+                    until=getattr(self._haste, "until", math.inf),
+                ),
                 Session(self.engine, expire_on_commit=False) as session,
                 session.begin(),
             ):
@@ -148,13 +168,30 @@ class Database:
             self._note_hang(error)
             raise DatabaseUnavailable("the database is away") from None
 
+    def answers(self) -> bool:
+        """Whether the server answers, also while it is left alone because it hung; then this thread asks for all.
+
+        Called again and again by one thread, it keeps all others from standing in front of a server that hangs.
+        """
+        if self._hangs:
+            self._left_alone_until = time.monotonic() + PING_SECONDS + LEFT_ALONE_SECONDS
+        try:
+            with patience.patience(PING_SECONDS), self.engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except (DBAPIError, PoolTimeout) as error:
+            self._note_hang(error)
+            return False
+        self._hangs, self._left_alone_until = False, 0.0
+        return True
+
     def _leave_alone(self) -> None:
         if time.monotonic() < self._left_alone_until:
             raise DatabaseUnavailable("the database does not answer")
 
     def _note_hang(self, error: Exception) -> None:
         if isinstance(getattr(error, "orig", None), NoAnswer):
-            self._left_alone_until = time.monotonic() + LEFT_ALONE_SECONDS
+            self._hangs = True
+            self._left_alone_until = max(self._left_alone_until, time.monotonic() + LEFT_ALONE_SECONDS)
 
     def dispose(self, *, close: bool = True) -> None:
         """Drop all pooled connections; in a forked child with close=False, because they are the parent's."""

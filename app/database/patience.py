@@ -10,6 +10,7 @@ only a connection has to be made in time.
 
 from __future__ import annotations
 
+import math
 import select
 import threading
 import time
@@ -38,22 +39,24 @@ def install() -> None:
 class _Limit:
     """What one block allows. ``exhausted``: a wait gave up already, and the next ones need not begin."""
 
-    __slots__ = ("exhausted", "seconds")
+    __slots__ = ("exhausted", "seconds", "until")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, until: float) -> None:
         self.seconds = seconds
+        self.until = until
         self.exhausted = False
 
 
 @contextmanager
-def patience(seconds: float) -> Iterator[None]:
+def patience(seconds: float, *, until: float = math.inf) -> Iterator[None]:
     """Within the block each answer of the server, and each new connection, may take this thread ``seconds``.
 
+    All of them together may take it until ``until``, by the monotonic clock.
     Afterwards the statement fails with NoAnswer on a closed connection, and so does, at once, all that
     follows in the block: a pool that tries a second connection must not wait a second time.
     """
     before = getattr(_waiting, "limit", None)
-    _waiting.limit = _Limit(seconds)
+    _waiting.limit = _Limit(seconds, until)
     try:
         yield
     finally:
@@ -81,5 +84,6 @@ def _wait(connection: extensions.connection) -> None:
 def _until(connection: extensions.connection, limit: _Limit | None) -> float | None:
     """When the waiting ends, by the monotonic clock; None when it need not."""
     if limit is not None:
-        return time.monotonic() + (0.0 if limit.exhausted else limit.seconds)
+        now = time.monotonic()
+        return now if limit.exhausted else min(now + limit.seconds, limit.until)
     return time.monotonic() + CONNECT_SECONDS if connection.status in _CONNECTING else None

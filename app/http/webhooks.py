@@ -1,11 +1,13 @@
 """The providers' door: size, content type, signature, parse, then one service.
 
 Owns the order in which a webhook is looked at; nothing is trusted, and no body is parsed, before its
-signature holds. How each provider signs and talks is in its integration.
+signature holds. How each provider signs and talks is in its integration. While the database is away, what cannot
+even be looked up is kept in the spool as it came, and thanked for.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -13,6 +15,8 @@ import orjson
 from flask import Blueprint, Response, current_app, g, request
 
 from app.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
     MalformedEvent,
     RequestRefused,
     SignatureInvalid,
@@ -35,6 +39,8 @@ from app.services.platform import Platform
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
 
+DATABASE_SECONDS = 2.0  # for all that one webhook asks of the database; after that the spool has it
+
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TWIML = "text/xml; charset=utf-8"
@@ -42,12 +48,36 @@ TWIML = "text/xml; charset=utf-8"
 log = get_logger(__name__)
 
 
+class _KeptUnread(Exception):
+    """The request is in the spool; who it is from or for is not known yet."""
+
+    def __init__(self, provider: str, webhook: WebhookRequest) -> None:
+        super().__init__(provider)
+        self.provider = provider
+        self.webhook = webhook
+
+
+@blueprint.before_request
+def _hurry() -> None:
+    _platform().database.hurry(DATABASE_SECONDS)
+
+
+@blueprint.teardown_request
+def _take_time(_: BaseException | None) -> None:
+    _platform().database.hurry(None)
+
+
 @blueprint.post("/vapi/<token>")
 def receive_vapi(token: str) -> Response:
     """A server message of Vapi's; some wait for a body to speak from."""
     platform, endpoint, event = _receive("vapi", token, content_types=(JSON,))
     if event.awaits_answer is not None:
-        return _json(answers.answer(platform, endpoint, event))
+        try:
+            return _json(answers.answer(platform, endpoint, event))
+        except DatabaseUnavailable:
+            with suppress(DatabaseUnavailable):  # a record is lost then; silence on the line would be worse
+                platform.spool.keep_event(endpoint, event)
+            return _json(answers.cannot_answer(event))
     intake.accept(platform, endpoint, event)
     return _json({})
 
@@ -99,12 +129,29 @@ for _door in DOORS.values():
         blueprint.add_url_rule(_rule, f"greet_{_name}", partial(_greet_at, _door), methods=["GET"])
 
 
+@blueprint.errorhandler(_KeptUnread)
+def _thank(kept: _KeptUnread) -> Response:
+    """What the provider takes for "it arrived"; a caller hears a sentence that promises nothing.
+
+    Its body is read for that alone, and what it says decides nothing but the sentence.
+    """
+    if kept.provider == "twilio":
+        return Response(twilio.TWIML_EMPTY, content_type=TWIML)
+    if kept.provider == "google-calendar":
+        return Response(status=204)
+    try:
+        event = verification.read(kept.provider, kept.webhook)
+    except MalformedEvent:
+        return _json({})
+    return _json(answers.cannot_answer(event) if event.awaits_answer else {})
+
+
 @blueprint.errorhandler(UnknownEndpoint)
 @blueprint.errorhandler(SignatureMissing)
 @blueprint.errorhandler(SignatureInvalid)
 def _refuse(error: RequestRefused) -> Response:
     """Too many from one address at one door make a refusal cheaper; they refuse nothing that is valid."""
-    platform: Platform = current_app.extensions["platform"]
+    platform = _platform()
     times = platform.refusals.note(client_network(), g.door, is_unknown=isinstance(error, UnknownEndpoint))
     if times:
         took = context.request_ms()
@@ -122,16 +169,27 @@ def _refuse(error: RequestRefused) -> Response:
     )
 
 
-def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
-    """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415, and 400 for half a body."""
+def _platform() -> Platform:
     platform: Platform = current_app.extensions["platform"]
+    return platform
+
+
+def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, WebhookRequest]:
+    """The endpoint and the request as it arrived; raises UnknownEndpoint, 413 and 415, and 400 for half a body.
+
+    Raises _KeptUnread when the database is away and this process never knew the endpoint.
+    """
+    platform = _platform()
     context.bind(provider=provider)
     g.provider = provider
     g.door = f"{provider}/{token[: LONGEST_TOKEN + 1]}"
     if platform.refusals.is_surely_unknown(client_network(), g.door):
         raise UnknownEndpoint
-    endpoint = platform.directory.endpoint(provider, token)
-    context.bind(org_id=str(endpoint.org_id))
+    try:
+        endpoint = platform.directory.endpoint(provider, token)
+        context.bind(org_id=str(endpoint.org_id))
+    except (DatabaseUnavailable, ConfigurationError):
+        endpoint = None
     if content_types and request.mimetype not in content_types:
         raise UnsupportedContentType
     body = read_body(platform.settings.max_webhook_bytes)
@@ -141,6 +199,9 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
         headers={name.lower(): value for name, value in request.headers.items()},
         body=body,
     )
+    if endpoint is None:
+        platform.spool.keep_unproven(provider, token, webhook)
+        raise _KeptUnread(provider, webhook)
     return platform, endpoint, webhook
 
 
@@ -159,9 +220,13 @@ def _receive(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
     try:
         event = verification.receive(platform, endpoint, webhook)
     except MalformedEvent as error:
-        intake.keep_malformed(platform, endpoint, webhook.body, reason=str(error))
+        intake.keep_malformed(platform, endpoint, webhook.body, reason=str(error), request=webhook)
         raise
-    endpoint, event = routing.route(platform, endpoint, event)
+    try:
+        endpoint, event = routing.route(platform, endpoint, event)
+    except DatabaseUnavailable:
+        platform.spool.keep_request(endpoint, webhook, remark=event.remark)
+        raise _KeptUnread(provider, webhook) from None
     context.bind(org_id=str(endpoint.org_id))
     return platform, endpoint, event
 

@@ -39,7 +39,7 @@ class InboundEvent:
     ``event_key`` is unique within its integration: a second event with the same key is the same
     event (at most 200 characters). ``lane_key`` names the call, conversation or calendar whose
     events are handled in order (at most 200; "" when order does not matter). Neither contains a phone number.
-    ``remark`` is noted with it.
+    ``remark`` is noted with it. ``request`` is what it was read from, for when it cannot be stored just now.
     ``payload`` is plain JSON, scrubbed of secrets, without NUL characters.
     """
 
@@ -54,3 +54,4 @@ class InboundEvent:
         default=None
     )
     remark: str | None = None
+    request: WebhookRequest | None = field(default=None, repr=False, compare=False)

@@ -172,6 +172,11 @@ def find_payload(session: Session, delivery: Delivery) -> Payload | None:
     return session.get(Payload, (delivery.id, delivery.org_id))
 
 
+def find_answer_given(session: Session, org_id: UUID, delivery_id: int) -> dict[str, Any] | None:
+    """What was answered while somebody waited, if the event was answered and the organization's."""
+    return session.scalar(select(Payload.answer).where(Payload.org_id == org_id, Payload.delivery_id == delivery_id))
+
+
 def list_attempts(session: Session, delivery: Delivery) -> list[Attempt]:
     """All tries, the first one first."""
     return list(

@@ -24,6 +24,7 @@ class NewDelivery:
     """One event to be stored. ``status`` other than ``received`` means that nobody is to handle it.
 
     ``parked``: it gets no lane, so that nobody claims it.
+    ``received_at``: when it came in, if that was not now; no later than now by the database's clock.
     ``integration_id`` is None for work the house gives itself: then ``event_key`` is not deduplicated.
     """
 
@@ -35,6 +36,7 @@ class NewDelivery:
     payload: dict[str, Any] | None
     integration_id: UUID | None = None
     occurred_at: datetime | None = None
+    received_at: datetime | None = None
     due_at: datetime | None = None
     raw: bytes | None = None
     answer: dict[str, Any] | None = None
@@ -58,15 +60,16 @@ _INPUT = """
 WITH input AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS e(
         ord int, org_id uuid, integration_id uuid, provider text, type text, event_key text, lane_key text,
-        occurred_at timestamptz, due_at timestamptz, status text, error_code text, note text,
+        occurred_at timestamptz, received_at timestamptz, due_at timestamptz, status text, error_code text, note text,
         payload jsonb, raw text, answer jsonb, consent_address text, opted_out bool)
 )
 """
 
 _COLUMNS = """(org_id, integration_id, provider, type, event_key, lane_key, status, occurred_at,
-        next_attempt_at, finished_at, error_code, note)"""
+        next_attempt_at, finished_at, error_code, note, received_at)"""
 _VALUES = """i.org_id, i.integration_id, i.provider, i.type, i.event_key, i.lane_key, i.status, i.occurred_at,
-        coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note"""
+        coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note,
+        least(i.received_at, now())"""
 
 # The first side of the books: a row a group, organization and provider, counted from what came in, not
 # from the rows it became. What is stored as ended already has its ending beside it.
@@ -161,6 +164,7 @@ def _as_json(events: Sequence[NewDelivery]) -> str:
                 "event_key": event.event_key,
                 "lane_key": event.lane_key,
                 "occurred_at": _iso(event.occurred_at),
+                "received_at": _iso(event.received_at),
                 "due_at": _iso(event.due_at),
                 "status": event.status,
                 "error_code": event.error_code,

@@ -139,6 +139,21 @@ def record_opt_out(session: Session, org_id: UUID, address: str, *, source: str)
     )
 
 
+def record_consent(session: Session, org_id: UUID, address: str, *, opted_out: bool, said_at: datetime) -> None:
+    """STOP or START, said earlier than now; not if the address has said something since."""
+    said_at_or_now = func.least(said_at, func.now())
+    row = insert(OptOut).values(
+        org_id=org_id, address=address, opted_out=opted_out, source="message", changed_at=said_at_or_now
+    )
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=[OptOut.org_id, OptOut.address],
+            set_={"opted_out": opted_out, "source": "message", "changed_at": row.excluded.changed_at},
+            where=OptOut.changed_at <= row.excluded.changed_at,
+        )
+    )
+
+
 def insert_message(session: Session, **values: Any) -> UUID | None:
     """Add a text; None when its idempotency key or provider SID is there already (then nothing is done)."""
     return session.scalar(insert(Message).values(**values).on_conflict_do_nothing().returning(Message.id))

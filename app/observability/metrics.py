@@ -24,7 +24,7 @@ from app.observability.counting import Folder
 OTHER = "other"
 PROVIDERS = {"vapi", "twilio", "google-calendar", "voicedesk"}  # and the front doors: `know_provider`
 HANDLED = {  # what can die here: the rest is skipped, whatever it says
-    "vapi": ("status-update", "end-of-call-report", "malformed"),
+    "vapi": ("status-update", "end-of-call-report", "tool-calls", "malformed"),
     "twilio": ("message.inbound", "message.status", "malformed"),
     "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
     "voicedesk": (
@@ -84,6 +84,9 @@ def _histogram(name: str, meaning: str, *labels: str, buckets: tuple[float, ...]
 _accepted = _counter("webhooks_accepted", "Webhooks stored for the first time", "provider", "type")
 _duplicate = _counter("webhooks_duplicate", "Webhooks that had been stored before", "provider")
 _refused = _counter("webhooks_refused", "Webhooks answered with an error", "provider", "code")
+_spooled = _counter("webhooks_spooled", "Webhooks put into the spool on this host's disk", "provider")
+_unspooled = _counter("webhooks_unspooled", "Webhooks taken out of the spool", "provider", "outcome")
+_not_spooled = _counter("webhooks_not_spooled", "Webhooks that neither database nor spool took", "provider")
 _ended = _counter("deliveries_ended", "Deliveries that came to their end", "provider", "type", "outcome")
 _attempts = _counter("delivery_attempts", "Attempts at deliveries that ended", "outcome")
 _delivery = _histogram(
@@ -102,8 +105,9 @@ _unproven = _counter(
 _errors = _counter("errors", "Errors reported", "where")
 _limited = _counter("quota_refusals", "API requests refused with 429", "quota")
 
-DEGRADED = ("deadline", "failed", "not_recorded")
+DEGRADED = ("deadline", "failed", "not_recorded", "no_database")
 MODES = ("shadow", "quarantine")
+UNSPOOLED = ("stored", "duplicate", "refused", "aside")
 QUOTAS = ("organization", "address")
 
 
@@ -125,6 +129,21 @@ def webhook_stored(provider: str, event_type: str, status: str, *, duplicate: bo
     _count(_accepted, provider, event_type).inc()
     if status in ENDINGS:
         _count(_ended, provider, event_type, status).inc()
+
+
+def webhook_spooled(provider: str) -> None:
+    """A webhook is on this host's disk."""
+    _count(_spooled, _listed(provider, PROVIDERS)).inc()
+
+
+def webhook_unspooled(provider: str, outcome: str) -> None:
+    """A webhook is out of the spool: one of UNSPOOLED."""
+    _count(_unspooled, _listed(provider, PROVIDERS), _listed(outcome, frozenset(UNSPOOLED))).inc()
+
+
+def spool_refused(provider: str) -> None:
+    """Neither the database nor the spool took a webhook."""
+    _count(_not_spooled, _listed(provider, PROVIDERS)).inc()
 
 
 def webhook_refused(provider: str, code: str) -> None:
@@ -227,6 +246,10 @@ def _begin_counts(provider: str) -> None:
     if provider != "voicedesk":
         for code in ("internal", "database_unavailable"):
             _count(_refused, provider, code)
+        _count(_spooled, provider)
+        _count(_not_spooled, provider)
+        for outcome in UNSPOOLED:
+            _count(_unspooled, provider, outcome)
 
 
 for _provider in PROVIDERS:

@@ -7,6 +7,7 @@ may raise DatabaseUnavailable; nothing here waits for anybody outside.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -89,6 +90,25 @@ def open_circuits(_: Platform) -> Iterable[Cause]:
     for state in circuits.states():
         if state.state != "closed":
             yield Cause("circuit_open", state.name, {"circuit": state.name})
+
+
+def spool(platform: Platform) -> Iterable[Cause]:
+    """What waits on this host's disk, as any process of the host sees it."""
+    try:
+        found = platform.spool.contents()
+    except OSError as error:
+        yield Cause("spool_failing", _host(), {"host": _host(), "reason": error.strerror or type(error).__name__})
+        return
+    facts = {"host": _host(), "events": found.lines, "bytes": found.bytes, "set_aside": found.aside}
+    if found.lines or found.aside:
+        yield Cause("spool_not_empty", _host(), facts)
+    fault = platform.spool.fault() if platform.settings.spool_max_bytes else None
+    if fault is not None or platform.spool.is_nearly_full(found):
+        yield Cause("spool_failing", _host(), {**facts, "reason": fault or "it is nearly as large as may be"})
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def _errors(platform: Platform) -> Iterable[Cause]:

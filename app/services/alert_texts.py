@@ -37,9 +37,25 @@ WORDINGS: dict[str, Wording] = {
     "database_lost": Wording(
         "The database cannot be reached",
         "The database is back",
-        "Webhooks are refused with 503, or kept aside; nothing is processed, callers hear prepared sentences.",
+        "Webhooks go to the spool on each host's disk; nothing is processed, callers hear prepared sentences.",
         "See whether PostgreSQL runs, has free connections and space on its disk, and whether the network is up.",
         DATABASE,
+    ),
+    "spool_not_empty": Wording(
+        "Events wait in the spool of {host}",
+        "The spool of {host} is empty again",
+        "They were answered with 2xx and are on this host's disk alone: the database could not take them. They go into"
+        " it by themselves when it can; what was set aside needs a person.",
+        "See to the database, and keep this host and its disk. `flask --app wsgi spool list` there says what waits;"
+        " `spool drain` takes it in by hand, with --set-aside also what could not be read.",
+        "flask --app wsgi spool list",
+    ),
+    "spool_failing": Wording(
+        "The spool of {host} takes no more, or soon will not",
+        "The spool of {host} takes events again",
+        "While the database is away, webhooks that come to this host are answered with 503; most are never sent again.",
+        "Make room on its disk, raise SPOOL_MAX_BYTES, or mend owner and mode of SPOOL_DIR; then see to the database.",
+        "flask --app wsgi spool list",
     ),
     "redis_lost": Wording(
         "Redis cannot be reached",

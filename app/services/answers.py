@@ -23,7 +23,7 @@ from app.observability import metrics
 from app.observability.context import carry
 from app.observability.errors import report
 from app.observability.logging import describe, get_logger
-from app.services import calls, intake
+from app.services import calls, intake, late_asks
 from app.services.tools import TOOLS, Asking, unfinished
 from app.services.wording import ENGLISH
 
@@ -47,7 +47,7 @@ log = get_logger(__name__)
 def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[str, Any]:
     """The body Vapi waits for. Never raises for what goes wrong behind it: a caller hears a sentence.
 
-    Raises DatabaseUnavailable only when the organization was never known to this process.
+    Raises DatabaseUnavailable only when the organization was never known to this process (then `cannot_answer`).
     """
     began = time.monotonic()
     settings = platform.settings
@@ -59,12 +59,24 @@ def answer(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> dict[
     elif business.suspended_at is not None:
         body = _say_only(event, business.wording.say("said.suspended"))
     elif tools:
-        body = _answer_tools(platform, business, deadline, event)
+        body, late = _answer_tools(platform, business, deadline, event)
+        if late and _keep_for_later(platform, endpoint, business, event, body, late):
+            return _answered(endpoint, event, body, began)
     elif event.awaits_answer == "assistant-request":
         body = _answer_assistant(business, event)
     else:
         body = _answer_transfer(business)
     _keep(platform, endpoint, event, body, deadline)
+    return _answered(endpoint, event, body, began)
+
+
+def cannot_answer(event: InboundEvent) -> dict[str, Any]:
+    """What is said when it is not known who was called: nothing is promised."""
+    metrics.answer_degraded("no_database")
+    return _say_only(event, ENGLISH.say("said.sorry" if event.awaits_answer == "tool-calls" else "said.away"))
+
+
+def _answered(endpoint: Endpoint, event: InboundEvent, body: dict[str, Any], began: float) -> dict[str, Any]:
     metrics.answer_given(event.type, time.monotonic() - began)
     log.info(
         "webhook.answered",
@@ -95,6 +107,27 @@ def _record_answered(platform: Platform, endpoint: Endpoint, event: InboundEvent
     sentence = body.get("assistantOverrides", {}).get("firstMessage")
     if sentence:
         calls.note_consent(platform, endpoint.org_id, event, sentence)
+
+
+def _keep_for_later(
+    platform: Platform,
+    endpoint: Endpoint,
+    business: Business,
+    event: InboundEvent,
+    body: dict[str, Any],
+    late: set[str],
+) -> bool:
+    """Put the questions that need the database into the spool, and then say so to the caller: only then is it true."""
+    waiting = [call for call in tool_calls_of(event.payload) if call.id in late]
+    promised = {call.id: late_asks.promise(business.wording, call) for call in waiting}
+    answer = {"results": [{**one, "result": promised.get(one["toolCallId"], one["result"])} for one in body["results"]]}
+    try:
+        platform.spool.keep_event(endpoint, event, answer={**answer, late_asks.LATE: sorted(late)}, undone=True)
+    except DatabaseUnavailable:
+        return False
+    metrics.answer_degraded("no_database")
+    body.update(answer)
+    return True
 
 
 def _say_only(event: InboundEvent, sentence: str) -> dict[str, Any]:
@@ -128,34 +161,38 @@ def _answer_transfer(business: Business) -> dict[str, Any]:
     }
 
 
-def _answer_tools(platform: Platform, business: Business, deadline: Deadline, event: InboundEvent) -> dict[str, Any]:
-    """One result per call, in order; several calls share one deadline."""
+def _answer_tools(
+    platform: Platform, business: Business, deadline: Deadline, event: InboundEvent
+) -> tuple[dict[str, Any], set[str]]:
+    """One result per call, in order, several calls sharing one deadline; and the ids of those that have to wait."""
     call_id = call_of(event.payload).call_id
     results = []
+    late: set[str] = set()
     for call in tool_calls_of(event.payload):
-        said = _one_line(_answer_once(platform, business, deadline, call_id, call))
+        asking = Asking(platform, business, deadline, call_id, call.id)
+        said = _one_line(_answer_once(asking, call))
         results.append({"toolCallId": call.id, "name": call.name, "result": said})
-    return {"results": results}
+        if asking.no_database:
+            late.add(call.id)
+    return {"results": results}, late
 
 
-def _answer_once(
-    platform: Platform, business: Business, deadline: Deadline, call_id: str | None, call: ToolCall
-) -> str:
+def _answer_once(asking: Asking, call: ToolCall) -> str:
     """The recorded answer if there is one, a running one's when it comes, or else the work itself."""
     tool = TOOLS.get(call.name)
     if tool is None:
-        return business.wording.say("said.unknown_tool")
+        return asking.wording.say("said.unknown_tool")
     if call.error is not None:
-        return business.wording.say("said.no_details")
+        return asking.wording.say("said.no_details")
+    deadline = asking.deadline
     if not deadline.fits(SENTENCE_RESERVE_SECONDS + LEAST_WORK_SECONDS):
-        return business.wording.say("said.no_time_left")  # earlier calls of the message have used it up
-    asking = Asking(platform, business, deadline, call_id, call.id)
+        return asking.wording.say("said.no_time_left")  # earlier calls of the message have used it up
     future = _pool.submit(carry(_work), asking, call)
     try:
         return future.result(timeout=max(0.05, deadline.remaining() - SENTENCE_RESERVE_SECONDS))
     except FutureTimeout:
         metrics.answer_degraded("deadline")
-        log.warning("answer.deadline", org_id=str(business.id), tool=call.name)
+        log.warning("answer.deadline", org_id=str(asking.business.id), tool=call.name)
         return _fallback(asking, call, future, deadline)
 
 
@@ -169,6 +206,8 @@ def _work(asking: Asking, call: ToolCall) -> str:
             return _await_other(asking, call)
         said = _one_line(tool.answer(asking, call.arguments))
         return _record(asking, call, said)
+    except DatabaseUnavailable:
+        asking.no_database = asking.call_id is not None and late_asks.can_wait(call)
     except VoicedeskError as error:
         log.warning("answer.failed", org_id=str(asking.business.id), tool=call.name, **describe(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, silence on the line would be worse

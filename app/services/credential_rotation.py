@@ -64,7 +64,9 @@ def rotate(platform: Platform, *, actor: str) -> dict[str, Any]:
     unreadable += _reseal_what_is_old(platform)
     platform.directory.forget()
     log.info("credentials.rotated", **counts, unreadable=len(unreadable))
-    return {**counts, "unreadable": unreadable, "old_keys_needed": bool(unreadable or counts["changed_meanwhile"])}
+    waiting = platform.spool.contents()  # of this host; what waits there goes into the database by itself
+    needed = unreadable or counts["changed_meanwhile"] or waiting.lines or waiting.aside
+    return {**counts, "unreadable": unreadable, "old_keys_needed": bool(needed)}
 
 
 def _reseal_what_is_old(platform: Platform) -> list[str]:

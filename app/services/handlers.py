@@ -19,6 +19,7 @@ from app.services import (
     calls,
     canary,
     forwarding,
+    late_asks,
     message_checks,
     messages,
     reminders,
@@ -85,6 +86,7 @@ def _note_calendar(work: Work) -> Skip | None:
 _HANDLERS: dict[tuple[str, str], Handler] = {
     ("vapi", "status-update"): calls.record_status,
     ("vapi", "end-of-call-report"): calls.record_report,
+    ("vapi", "tool-calls"): late_asks.do,
     ("twilio", "message.inbound"): text_dialogue.receive,
     ("twilio", "message.status"): _receive_status,
     ("google-calendar", "calendar.sync"): _note_calendar,

@@ -66,8 +66,9 @@ def queue(platform: Platform) -> dict[str, Any]:
     ``unhealthy`` when it does not: an event has been due beyond OLDEST_WAITING_LIMIT_SECONDS (those of who is over
     the quota do not count: they are meant to wait), canaries do not come through, or nobody can look.
     ``degraded`` when it moves and a person should look all the same: workers do nothing and web processes
-    deliver in their place, or the books do not balance. Broken books are no 503: work that moves is not helped by
-    whatever a balancer or an orchestrator does to a process that answers 503; an alert tells of them.
+    deliver in their place, events wait in this host's spool, or the books do not balance. Broken books are no 503: work
+    that moves is not helped by whatever a balancer or an orchestrator does to a process that answers 503; an alert
+    tells of them.
     """
     return platform.lately.ask("queue", FRESH_SECONDS, lambda: _queue(platform))
 
@@ -82,11 +83,12 @@ def _queue(platform: Platform) -> dict[str, Any]:
             "canary": {"age_seconds": seen.age_seconds, "by": seen.by, "missed": seen.missed},
             "workers_idle": seen.workers_idle,
             "ledger": platform.lately.ask("ledger", BOOKS_SECONDS, lambda: _books(platform)),
+            **_spool(platform),
             "circuits": {state.name: state.state for state in circuits.states()},
             "open_alerts": len(open_alerts(platform)),
         }
     except DatabaseUnavailable as error:
-        return _report("unhealthy", reason=str(error))
+        return _report("unhealthy", reason=str(error), **_spool(platform))
     except DBAPIError:  # a look was too slow
         return _report("unhealthy", reason="the queue could not be looked at in time")
     if oldest > platform.settings.oldest_waiting_limit_seconds:
@@ -96,6 +98,8 @@ def _queue(platform: Platform) -> dict[str, Any]:
     reasons = ["workers do nothing; web processes deliver in their place"] if seen.workers_idle else []
     if not facts["ledger"].get("balanced", True):
         reasons.append("the books do not balance")
+    if facts["spool"].get("events"):
+        reasons.append("events wait in the spool")
     return _report("degraded", reasons=reasons, **facts) if reasons else _report("healthy", **facts)
 
 
@@ -127,9 +131,14 @@ def readiness(platform: Platform) -> dict[str, Any]:
 
 def _readiness(platform: Platform) -> dict[str, Any]:
     base = database(platform)
+    fault = platform.spool.fault()
     if base["status"] != "healthy":
-        return base
-    reasons = []
+        if fault is not None:
+            return {**base, "reason": f"{base['reason']}, and the spool takes nothing: {fault}"}
+        return _report("degraded", reasons=[f"{base['reason']}; webhooks go to the spool"], **_spool(platform))
+    reasons = [f"the spool takes nothing: {fault}"] if fault is not None and platform.settings.spool_max_bytes else []
+    if not platform.spool.folder.is_empty():
+        reasons.append("events wait in the spool")
     if not platform.redis.configured:
         reasons.append("Redis is not configured; web processes deliver by themselves")
     elif not platform.redis_answers():
@@ -138,6 +147,16 @@ def _readiness(platform: Platform) -> dict[str, Any]:
         reasons.append("work is due and nobody takes it")
     reasons += [f"circuit {state.name} is {state.state}" for state in circuits.states() if state.state != "closed"]
     return _report("degraded", reasons=reasons) if reasons else _report("healthy")
+
+
+def _spool(platform: Platform) -> dict[str, Any]:
+    """What waits on this host's disk, beside the books: it is accepted when the database has it."""
+    try:
+        found = platform.spool.contents()
+    except OSError as error:
+        return {"spool": {"reason": error.strerror or type(error).__name__}}
+    waited = round(max(0.0, time.time() - found.oldest), 1) if found.oldest is not None else 0.0
+    return {"spool": {"events": found.lines, "bytes": found.bytes, "set_aside": found.aside, "oldest_seconds": waited}}
 
 
 def _moves(platform: Platform) -> bool:

@@ -1,24 +1,28 @@
 """Stores what came in: once, in one durable commit, before anybody is told that it arrived.
 
 Owns the promise behind a 2xx. Every event of every provider passes here, and nothing else writes
-the inbox for a webhook.
+the inbox for a webhook. What the database cannot take within two seconds goes to the spool, and so does what would
+overtake earlier events of its lane there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from app.errors import DatabaseUnavailable
-from app.integrations.events import InboundEvent
+from app.errors import ConfigurationError, DatabaseUnavailable
+from app.integrations.events import InboundEvent, WebhookRequest
 from app.models.deliveries import UNOWNED, UNOWNED_ORG_ID
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.observability import context, metrics
+from app.observability.errors import report
 from app.observability.logging import get_logger
 from app.services import retention
 
@@ -37,14 +41,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What intake did. ``delivery_id`` is None for an event that had been stored before."""
+    """What intake did. ``delivery_id`` is None for an event that had been stored before, or is in the spool."""
 
     delivery_id: int | None
+    spooled: bool = False
 
     @property
     def duplicate(self) -> bool:
         """Whether the event had been stored before."""
-        return self.delivery_id is None
+        return self.delivery_id is None and not self.spooled
 
 
 class Source(Protocol):
@@ -60,22 +65,33 @@ class Source(Protocol):
 
 
 def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepted:
-    """Store the event and ring the bell. Raises DatabaseUnavailable: then it must not be answered with 2xx.
+    """Store the event and ring the bell, or put it into the spool, where it is safe too.
 
-    Safe to call twice: the second is a duplicate. Consent (STOP, START) takes effect in the same commit.
+    Raises DatabaseUnavailable when neither can be: then it must not be answered with 2xx. Safe to call twice: the
+    second is a duplicate. Consent (STOP, START) takes effect in the same commit.
     """
-    accepted = _store(platform, _as_delivery(endpoint, event))
+    if _overtakes(platform, endpoint, event):
+        return Accepted(None, spooled=True)
+    try:
+        accepted = _store(platform, as_delivery(endpoint, event))
+    except (DatabaseUnavailable, ConfigurationError, DBAPIError) as error:
+        return _spool(platform, endpoint, event, error)
     platform.bell.ring()
+    tell(accepted, endpoint.org_id, event.provider, event.type, duration_ms=context.request_ms())
+    return accepted
+
+
+def tell(accepted: Accepted, org_id: UUID, provider: str, event_type: str, **more: Any) -> None:
+    """The one line about an event that came in."""
     log.info(
         "webhook.accepted",
         delivery_id=accepted.delivery_id,
         duplicate=accepted.duplicate,
-        org_id=str(endpoint.org_id),
-        provider=event.provider,
-        type=event.type,
-        duration_ms=context.request_ms(),
+        org_id=str(org_id),
+        provider=provider,
+        type=event_type,
+        **more,
     )
-    return accepted
 
 
 def keep_answered(platform: Platform, endpoint: Endpoint, event: InboundEvent, answer: dict[str, Any]) -> Accepted:
@@ -83,31 +99,82 @@ def keep_answered(platform: Platform, endpoint: Endpoint, event: InboundEvent, a
     if retention.stores_nothing(platform, endpoint.org_id):
         event = replace(event, payload=retention.without_words(event.provider, event.payload) or {})
         answer = retention.answer_without_words(event.provider, answer) or {}
-    return _store(platform, _as_delivery(endpoint, event, status="processed", answer=answer))
+    try:
+        return _store(platform, as_delivery(endpoint, event, status="processed", answer=answer))
+    except (DatabaseUnavailable, ConfigurationError, DBAPIError) as error:
+        return _spool(platform, endpoint, event, error, answer=answer)
 
 
-def keep_malformed(platform: Platform, endpoint: Endpoint, raw: bytes, *, reason: str) -> Accepted:
+def keep_malformed(
+    platform: Platform, endpoint: Endpoint, raw: bytes, *, reason: str, request: WebhookRequest | None = None
+) -> Accepted:
     """Keep a request that is authentic and cannot be understood: raw, dead, for a person to look at.
 
-    Of an organization that wants no words stored only that there was one.
+    With the ``request`` it came in, it can wait in the spool. Of an organization that wants no words stored only
+    that there was one is kept.
     """
-    kept = None if retention.stores_nothing(platform, endpoint.org_id) else raw
-    return _store(
-        platform,
-        NewDelivery(
-            org_id=endpoint.org_id,
-            integration_id=endpoint.integration_id,
-            provider=endpoint.provider,
-            type="malformed",
-            event_key="raw:" + hashlib.sha256(raw).hexdigest(),
-            lane_key="",
-            payload=None,
-            raw=kept,
-            status="dead",
-            error_code="malformed_event",
-            note=reason,
-        ),
-    )
+    try:
+        return _store(platform, as_malformed(platform, endpoint, endpoint.provider, raw, reason=reason))
+    except DatabaseUnavailable:
+        if request is None:
+            raise
+        platform.spool.keep_request(endpoint, request)
+        return Accepted(None, spooled=True)
+
+
+def store_late(platform: Platform, deliveries: Sequence[NewDelivery]) -> list[Accepted | None]:
+    """Store events that have waited in the spool, in their order; what became of each. Raises DatabaseUnavailable.
+
+    All in one commit; or, when one of them spoils it, each in its own, and None for the one.
+    """
+    distinct = {(one.integration_id, one.event_key): one for one in reversed(deliveries)}
+    group = [one for one in deliveries if distinct[one.integration_id, one.event_key] is one]
+    try:
+        with platform.database.intake() as session:
+            stored = insert_webhooks(session, group)
+    except (DBAPIError, TypeError, ValueError):
+        return [_store_alone(platform, delivery) for delivery in deliveries]
+    taken: list[Accepted | None] = []
+    for one in deliveries:
+        assert one.integration_id is not None
+        is_first = distinct[one.integration_id, one.event_key] is one
+        accepted = Accepted(stored.get((one.integration_id, one.event_key)) if is_first else None)
+        metrics.webhook_stored(one.provider, one.type, one.status, duplicate=accepted.duplicate)
+        taken.append(accepted)
+    return taken
+
+
+def _store_alone(platform: Platform, delivery: NewDelivery) -> Accepted | None:
+    try:
+        return _store(platform, delivery)
+    except DBAPIError as error:
+        report(error, where="thread", event="spool.line_not_stored", provider=delivery.provider, type=delivery.type)
+        return None
+
+
+def _overtakes(platform: Platform, endpoint: Source, event: InboundEvent) -> bool:
+    """Whether it had to wait in the spool behind earlier ones. A spool that takes no more is no reason to refuse it:
+    handlers cope with another order, and nobody with a lost event."""
+    if event.request is None or not platform.spool.is_ahead_of(cast("Endpoint", endpoint), event):
+        return False
+    try:
+        platform.spool.keep_event(cast("Endpoint", endpoint), event)
+    except DatabaseUnavailable:
+        log.warning("webhook.overtakes", org_id=str(endpoint.org_id), provider=event.provider, type=event.type)
+        return False
+    return True
+
+
+def _spool(
+    platform: Platform, endpoint: Source, event: InboundEvent, error: Exception, *, answer: dict[str, Any] | None = None
+) -> Accepted:
+    """It could not be stored: keep it on the disk. Without a request to keep (our own canary) it is an error."""
+    if event.request is None:
+        raise error
+    if not isinstance(error, DatabaseUnavailable):
+        report(error, where="web", event="webhook.not_stored", provider=event.provider, type=event.type)
+    platform.spool.keep_event(cast("Endpoint", endpoint), event, answer=answer)
+    return Accepted(None, spooled=True)
 
 
 def _store(platform: Platform, delivery: NewDelivery) -> Accepted:
@@ -177,9 +244,33 @@ def _short(key: str) -> str:
     return key if len(plain) <= LONGEST_KEY else hashlib.sha256(plain).hexdigest()
 
 
-def _as_delivery(
-    endpoint: Source, event: InboundEvent, *, status: str = "received", answer: dict[str, Any] | None = None
+def as_malformed(platform: Platform, source: Source, provider: str, raw: bytes, *, reason: str) -> NewDelivery:
+    """What is kept of a request that is authentic and cannot be understood."""
+    nothing = retention.stores_nothing(platform, source.org_id)
+    return NewDelivery(
+        org_id=source.org_id,
+        integration_id=source.integration_id,
+        provider=provider,
+        type="malformed",
+        event_key="raw:" + hashlib.sha256(raw).hexdigest(),
+        lane_key="",
+        payload=None,
+        raw=None if nothing else raw,
+        status="dead",
+        error_code="malformed_event",
+        note=reason,
+    )
+
+
+def as_delivery(
+    endpoint: Source,
+    event: InboundEvent,
+    *,
+    status: str = "received",
+    answer: dict[str, Any] | None = None,
+    received_at: datetime | None = None,
 ) -> NewDelivery:
+    """The event as it is stored; with ``received_at`` for one that came in earlier."""
     owned = endpoint.org_id != UNOWNED_ORG_ID
     consent = event.consent if owned else None  # it takes effect when the owner is known
     return NewDelivery(
@@ -191,6 +282,7 @@ def _as_delivery(
         lane_key=_short(event.lane_key or f"event:{event.event_key}"),
         payload=event.payload,
         occurred_at=event.occurred_at,
+        received_at=received_at,
         status=status,
         answer=answer,
         parked=not owned,

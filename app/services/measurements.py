@@ -46,6 +46,11 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {  # what it means, and its lab
     "oldest_waiting_seconds": ("How long the oldest due delivery has been due, of who is within quota", ()),
     "ledger": ("Both sides of the books, over all organizations", ("side",)),
     "ledger_difference": ("Accepted events that nobody can account for", ()),
+    "spool_events": ("Webhooks on this host's disk that the database has not taken yet", ()),
+    "spool_bytes": ("How large this host's spool is", ()),
+    "spool_oldest_seconds": ("How long the first of them has been there", ()),
+    "spool_set_aside": ("Lines of this host's spool that need a person", ()),
+    "spool_takes": ("Whether this host's spool would take a webhook", ()),
     "canary_age_seconds": ("Since the last canary came through", ()),
     "canary_missed": ("Whether canaries are planted and none comes through", ()),
     "workers_idle": ("Whether workers are there to work and do not", ()),
@@ -142,6 +147,15 @@ def _ledger(platform: Platform) -> Iterable[Metric]:
     yield _value("ledger_difference", balance.difference)
 
 
+def _spool(platform: Platform) -> Iterable[Metric]:
+    found = platform.spool.contents()
+    yield _value("spool_events", found.lines)
+    yield _value("spool_bytes", found.bytes)
+    yield _value("spool_oldest_seconds", max(0.0, time.time() - found.oldest) if found.oldest is not None else 0.0)
+    yield _value("spool_set_aside", found.aside)
+    yield _value("spool_takes", float(platform.spool.fault() is None))
+
+
 def _canary(platform: Platform) -> Iterable[Metric]:
     found = canary.look(platform)
     if found.age_seconds is not None:
@@ -178,6 +192,7 @@ def _quotas(platform: Platform) -> Iterable[Metric]:
 PARTS: dict[str, Callable[[Platform], Iterable[Metric]]] = {
     "servers": _servers,
     "circuits": _circuits,
+    "spool": _spool,
     "queue": _queue,
     "ledger": _ledger,
     "canary": _canary,

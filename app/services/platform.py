@@ -36,6 +36,8 @@ from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
 from app.services.refusals import Refusals
+from app.services.spool import Spool
+from app.services.spool_drain import SpoolKeeper
 from app.services.waking import Waker
 from app.services.watch import Watcher
 
@@ -75,6 +77,8 @@ class Platform:
         self.bell = Bell(self.redis)
         self.on_stuck: Callable[[], None] | None = None  # whoever can end this process
         self.waker = Waker(self)
+        self.spool = Spool(settings, self.vault)
+        self.spool_keeper = SpoolKeeper(self)
         self.caretaker = Caretaker(self)
         self.lately = Lately()
         self.measurements = Measurements(self)
@@ -100,15 +104,17 @@ class Platform:
             return False
 
     def start_web(self) -> None:
-        """Begin what a web process does beside its requests: the sync fallback, the sweep, the watcher."""
+        """Begin what a web process does beside its requests: the sync fallback, the sweep, the spool, the watcher."""
         self.bell.on_silence = self.caretaker.nudge
         self.caretaker.start()
+        self.spool_keeper.start()
         self.watcher.start()
 
     def close(self) -> None:
         """End in order: claim nothing more, finish what runs, then let the connections go."""
         self.bell.on_silence = None  # or a last ring would begin the caretaker anew
         self.caretaker.stop()
+        self.spool_keeper.stop()
         self.watcher.stop()
         self.nightly.stop()
         self.bell.stop()

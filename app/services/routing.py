@@ -54,12 +54,18 @@ def route(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> tuple[
     """
     if not endpoint.is_platform:
         return endpoint, event
+    org_id, event = owner(platform, endpoint.integration_id, event)
+    return replace(endpoint, org_id=org_id), event
+
+
+def owner(platform: Platform, integration_id: UUID, event: InboundEvent) -> tuple[UUID, InboundEvent]:
+    """Whose an event of the platform's account is, as `route` finds it. Raises DatabaseUnavailable."""
     owners = _owners(platform, event.provider, event.type, event.payload)
     if len(owners) == 1:
-        return replace(endpoint, org_id=next(iter(owners))), event
+        return next(iter(owners)), event
     why = "its keys name different organizations" if owners else "no organization has any of its keys"
-    log.warning("webhook.unowned", integration_id=str(endpoint.integration_id), provider=event.provider, reason=why)
-    return replace(endpoint, org_id=UNOWNED_ORG_ID), replace(event, remark=event.remark or why)
+    log.warning("webhook.unowned", integration_id=str(integration_id), provider=event.provider, reason=why)
+    return UNOWNED_ORG_ID, replace(event, remark=event.remark or why)
 
 
 def deliver_to(platform: Platform, org_id: UUID, *, actor: str) -> int:

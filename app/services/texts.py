@@ -37,3 +37,13 @@ def move_failed(wording: Wording, wanted: Period, kept: Period) -> Text:
 def not_booked(wording: Wording, wanted: Period) -> Text:
     """The noted time could not be written to the calendar, for no fault of the customer's."""
     return wording.text("text.not_booked", when=wanted.start)
+
+
+def no_appointment(wording: Wording) -> Text:
+    """There is nothing that could be cancelled or moved."""
+    return wording.text("text.no_appointment")
+
+
+def not_done(wording: Wording) -> Text:
+    """What was taken down on the phone turned out to be impossible, and not because of a time."""
+    return wording.text("text.could_not_be_done")

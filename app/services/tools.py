@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
-from app.errors import InvalidInput, NotFound, PermanentFailure, SlotTaken, TemporaryFailure
+from app.errors import DatabaseUnavailable, InvalidInput, NotFound, PermanentFailure, SlotTaken, TemporaryFailure
 from app.integrations.deadline import Deadline
 from app.models.appointments import Appointment, AppointmentStatus
 from app.models.messages import has_opted_out
@@ -58,7 +58,9 @@ class Asking:
 
     ``held`` is the appointment it has touched; ``certain`` a sentence that is true whatever follows;
     ``done`` which sentence tells its success, ``calendar_source`` by whose word times are free (``availability``).
-    ``unfinished``: the caller was not helped.
+    ``unfinished``: the caller was not helped. ``no_database`` that nothing could be asked or done, and that it can be
+    later. ``is_late``: it is done later, the caller has gone; the calendar follows by itself, and ``wanted`` and
+    ``alternatives`` are what there is to tell.
     """
 
     platform: Platform
@@ -71,6 +73,10 @@ class Asking:
     done: str = "booked"
     calendar_source: str | None = None
     unfinished: bool = False
+    no_database: bool = False
+    is_late: bool = False
+    wanted: Period | None = None
+    alternatives: list[Period] = field(default_factory=list)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -144,7 +150,12 @@ def _settle(asking: Asking, wish: Wish, wanted: Period, take: Callable[[], Appoi
         asking.held = row.id
         row = _push(asking, row)
     except (SlotTaken, InvalidInput) as error:
+        if asking.is_late:
+            asking.wanted, asking.alternatives = wanted, _others(asking, wish, wanted)
+            raise
         return _refuse_time(asking, wish, wanted, error)
+    except DatabaseUnavailable:
+        raise  # nothing can be said of it, and all of it can be done later
     except TemporaryFailure:
         return unfinished(asking)
     return _say_done(asking, row)
@@ -255,6 +266,8 @@ TOOLS = {
 
 
 def _push(asking: Asking, row: Appointment) -> Appointment:
+    if asking.is_late:
+        return row  # its finishing is planned with it, and texts how it ended
     return Pusher(asking.platform, asking.business, asking.deadline).push(row.id)
 
 
@@ -269,6 +282,15 @@ def _find_free(asking: Asking, wish: Wish, *, start: datetime, end: datetime, mo
     )
     asking.calendar_source = found.source
     return found.slots
+
+
+def _others(asking: Asking, wish: Wish, wanted: Period) -> list[Period]:
+    """The next free times, as far as they can be known."""
+    start = max(wanted.start, datetime.now(UTC))
+    try:
+        return _find_free(asking, wish, start=start, end=start + timedelta(days=7), most=OTHERS_OFFERED)
+    except TemporaryFailure:
+        return []
 
 
 def _refuse_time(asking: Asking, wish: Wish, wanted: Period, error: Exception) -> str:

@@ -40,14 +40,17 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 
-def receive(platform: Platform, endpoint: Endpoint, webhook: WebhookRequest) -> InboundEvent:
+def receive(
+    platform: Platform, endpoint: Endpoint, webhook: WebhookRequest, *, now: datetime | None = None
+) -> InboundEvent:
     """The event, once its proof holds; in ``shadow`` also when it does not, with a remark that says so.
 
+    ``now``: when it came, if that was not this moment.
     Raises SignatureMissing or SignatureInvalid (in ``quarantine`` the request has been kept then), and
     MalformedEvent for one that is authentic and cannot be understood.
     """
     try:
-        return understand(endpoint, webhook, now=datetime.now(UTC))
+        return replace(understand(endpoint, webhook, now=now or datetime.now(UTC)), request=webhook)
     except (SignatureMissing, SignatureInvalid) as refused:
         if endpoint.verification == "enforce":
             raise
@@ -55,7 +58,8 @@ def receive(platform: Platform, endpoint: Endpoint, webhook: WebhookRequest) -> 
         if endpoint.verification == "quarantine":
             quarantine.keep(platform, endpoint, webhook, refused)
             raise
-        event = replace(_parse(endpoint, webhook, account_sid=None), remark=f"enforce would refuse it: {refused.code}")
+        remark = f"enforce would refuse it: {refused.code}"
+        event = replace(read(endpoint.provider, webhook), remark=remark, request=webhook)
         _count(platform, endpoint, refused)
         return event
 
@@ -97,16 +101,17 @@ def _with_either(endpoint: Endpoint, now: datetime, check: Callable[[Credentials
 def _believe(endpoint: Endpoint, credentials: Credentials, webhook: WebhookRequest, now: datetime) -> InboundEvent:
     _VERIFY[endpoint.provider](webhook, credentials, now=now)
     account = getattr(credentials, "account_sid", None)
-    return _parse(endpoint, webhook, account_sid=None if endpoint.is_platform else account)
+    return read(endpoint.provider, webhook, account_sid=None if endpoint.is_platform else account)
 
 
-def _parse(endpoint: Endpoint, webhook: WebhookRequest, *, account_sid: str | None) -> InboundEvent:
-    if endpoint.provider == "vapi":
+def read(provider: str, webhook: WebhookRequest, *, account_sid: str | None = None) -> InboundEvent:
+    """The event a request tells of, whoever sent it; raises MalformedEvent."""
+    if provider == "vapi":
         return vapi.parse(webhook)
-    if endpoint.provider == "google-calendar":
+    if provider == "google-calendar":
         return google_calendar.parse(webhook)
-    if endpoint.provider in DOORS:
-        return DOORS[endpoint.provider].parse(webhook)
+    if provider in DOORS:
+        return DOORS[provider].parse(webhook)
     of_status = urlsplit(webhook.url).path.endswith("/status")
     parse: Any = twilio.parse_status if of_status else twilio.parse_inbound
     event: InboundEvent = parse(webhook, account_sid=account_sid)

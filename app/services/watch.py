@@ -118,6 +118,7 @@ class Watcher:
             elif self._surely(platform.quotas.cannot_count):
                 yield Cause("limiter_cannot_count")
         yield from alert_causes.open_circuits(platform)
+        yield from alert_causes.spool(platform)
 
     def _surely(self, wrong: Callable[[], bool]) -> bool:
         """Whether it is wrong at every look in a row, a second apart."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.services.drain import Drain
 from app.services.platform import Platform
+from tests.conftest import run_as_superuser
 from tests.eventually import eventually
 
 
@@ -67,3 +69,29 @@ def another(platform: Platform) -> Iterator[Callable[..., Platform]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def away(postgres, database_urls):
+    """The test's own database takes no connections within the block, and has let go of those there were."""
+
+    @contextmanager
+    def until_end() -> Iterator[None]:
+        run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS false")
+        run_as_superuser(
+            postgres,
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database_urls.name}'",
+        )
+        try:
+            yield
+        finally:
+            run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS true")
+
+    return until_end
+
+
+@pytest.fixture
+def met(people, platform, client):
+    """The two organizations, known to this process."""
+    platform.directory.warm()
+    return people

@@ -71,7 +71,11 @@ def test_a_request_that_fails_is_counted_and_answered_without_its_insides(
 
 def test_a_database_that_is_away_is_counted(platform: Platform, client: FlaskClient) -> None:
     platform.database.dispose()
-    away = Platform(platform.settings.model_copy(update={"database_url": "postgresql+psycopg2://x:x@127.0.0.1:1/x"}))
+    away = Platform(
+        platform.settings.model_copy(
+            update={"database_url": "postgresql+psycopg2://x:x@127.0.0.1:1/x", "spool_max_bytes": 0}
+        )
+    )
     client.application.extensions["platform"] = away
     try:
         assert client.post("/webhooks/vapi/any", json={}).status_code == 503

@@ -73,9 +73,13 @@ def test_a_frozen_redis_costs_no_more_than_a_moment(build, own_valkey):
     own_valkey.thaw()
 
 
-def test_without_a_database_it_cannot_take_a_webhook(build):
+def test_without_a_database_the_spool_takes_webhooks_and_only_without_both_nobody_does(build):
     app = build(database_url="postgresql://nobody:x@127.0.0.1:1/none")
-    assert ask(app, "/health/ready")[0] == 503
+    status, report = ask(app, "/health/ready")
+    assert (status, report["status"]) == (200, "degraded")
+    assert "spool" in report["reasons"][0]
+    neither = build(database_url="postgresql://nobody:x@127.0.0.1:1/none", spool_max_bytes=0)
+    assert ask(neither, "/health/ready")[0] == 503
     assert ask(app, "/health/database")[0] == 503
     assert ask(app, "/health/queue")[0] == 503
     assert ask(app, "/health")[0] == 200

@@ -27,6 +27,7 @@ SAMPLE = 500
 MOST_CLOCK_SECONDS = 2.0
 LEAST_FREE_BYTES = 200_000_000
 ENOUGH_FREE_BYTES = 1_000_000_000
+FLEETING = frozenset({"tmpfs", "ramfs", "overlay"})
 KEPT_FOR_OTHERS = 10  # connections: workers' own pools are counted, commands and people are not
 _PAIRS = (("slack_bot_token", "slack_alert_channel"),)
 _WANTED_IN_PRODUCTION = ("redis_url", "sentry_dsn", "slack_bot_token", "vapi_private_key", "release")
@@ -127,8 +128,10 @@ def clock(platform: Platform) -> Outcome:
 
 
 def disk(platform: Platform) -> Outcome:
-    """There is room, and the folders that are written to take a file. Webhooks are spooled nowhere yet."""
+    """There is room, the folders that are written to take a file, and the spool is on a disk that lasts."""
     folders: dict[str, Path] = {"the temporary folder": Path(tempfile.gettempdir()), "the folder of this house": ROOT}
+    if platform.settings.spool_max_bytes:
+        folders["SPOOL_DIR"] = _existing(Path(platform.settings.spool_dir))
     if platform.settings.metrics_dir:
         folders["METRICS_DIR"] = Path(platform.settings.metrics_dir)
     free: dict[str, int] = {}
@@ -143,7 +146,41 @@ def disk(platform: Platform) -> Outcome:
     told = f"{free[least] / 1e9:.1f} GB free where {least} is"
     if free[least] < LEAST_FREE_BYTES:
         return failed(told, "Make room; a full disk stops logs and metrics.")
-    return warned(told, "Make room soon.") if free[least] < ENOUGH_FREE_BYTES else passed(f"{told}; no spool yet")
+    if free[least] < ENOUGH_FREE_BYTES:
+        return warned(told, "Make room soon.")
+    return _spool(platform, told)
+
+
+def _spool(platform: Platform, told: str) -> Outcome:
+    """Whether what is answered 2xx while the database is away would be there after a restart of this host."""
+    if not platform.settings.spool_max_bytes:
+        return warned(f"{told}; no spool", "Without SPOOL_MAX_BYTES webhooks are lost while the database is away.")
+    found = platform.spool.contents()
+    if found.aside:
+        return failed(f"{found.aside} lines of the spool cannot be read", "See docs/operations.md, then `spool drain`.")
+    kind = file_system_of(_existing(Path(platform.settings.spool_dir)))
+    if kind in FLEETING:
+        return warned(f"SPOOL_DIR is on {kind}, which a restart empties", "Put SPOOL_DIR on a volume that lasts.")
+    if found.lines:
+        return warned(f"{found.lines} events wait in the spool", "See to the database; they go in by themselves.")
+    return passed(f"{told}; the spool is empty, on {kind}")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or that in which it will be made."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+
+
+def file_system_of(folder: Path) -> str:
+    """What kind of file system holds the folder, as the kernel names it; "a disk" where nobody says."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return "a disk"
+    place = folder.resolve()
+    holding = [one for one in mounts if place.is_relative_to(one[4].replace("\\040", " "))]
+    deepest = max(holding, key=lambda one: len(one[4]), default=None)
+    return deepest[deepest.index("-") + 1] if deepest else "a disk"
 
 
 def _write(folder: Path) -> None:
