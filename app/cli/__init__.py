@@ -22,6 +22,7 @@ from app.cli import (
     organizations,
     readiness,
     records,
+    replaying,
     settings,
     simulate,
     story,
@@ -31,6 +32,7 @@ from app.cli import (
 
 def register(app: Flask) -> None:
     """Add every command to the application's command line."""
+    assert replaying.replay_deliveries.name in records.deliveries.commands  # it has added itself
     for group in (
         organizations.org,
         connecting.integration,
