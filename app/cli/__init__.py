@@ -20,7 +20,9 @@ from app.cli import (
     keys,
     monitoring,
     organizations,
+    persons,
     readiness,
+    reconcile,
     records,
     replaying,
     settings,
@@ -40,6 +42,7 @@ def register(app: Flask) -> None:
         booking.service,
         booking.staff,
         booking.closure,
+        persons.person,
         records.deliveries,
         records.calls,
         records.messages,
@@ -54,6 +57,7 @@ def register(app: Flask) -> None:
         monitoring.monitoring,
         readiness.readiness,
         story.story,
+        reconcile.reconcile,
     ):
         app.cli.add_command(group)
     for command in (usage.usage, house.tools, house.db_roles, house.new_key, house.deliver_isolated):

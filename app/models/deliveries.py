@@ -159,6 +159,14 @@ def find_delivery(session: Session, delivery_id: int) -> Delivery | None:
     return session.scalar(select(Delivery).where(Delivery.id == delivery_id))
 
 
+def kept_events(session: Session, events: Sequence[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Those of the events (integration and key) that have a delivery, in whatever state."""
+    found = session.execute(
+        select(Delivery.integration_id, Delivery.event_key).where(Delivery.event_key.in_([key for _, key in events]))
+    )
+    return {(row[0], row[1]) for row in found if row[0] is not None} & set(events)
+
+
 def find_payload(session: Session, delivery: Delivery) -> Payload | None:
     """What the delivery said."""
     return session.get(Payload, (delivery.id, delivery.org_id))

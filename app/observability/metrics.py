@@ -27,7 +27,10 @@ HANDLED = {  # what can die here: the rest is skipped, whatever it says
     "vapi": ("status-update", "end-of-call-report", "malformed"),
     "twilio": ("message.inbound", "message.status", "malformed"),
     "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
-    "voicedesk": ("message.send", "message.check", "appointment.finish", "calendar.sync", "calendar.watch", "canary"),
+    "voicedesk": (
+        *("message.send", "message.check", "appointment.finish", "calendar.sync", "calendar.watch", "event.erase"),
+        "canary",
+    ),
 }
 TYPES = frozenset(
     {
@@ -95,6 +98,7 @@ _outbound = _histogram(
 _unproven = _counter(
     "verification_failures", "Webhooks without proof that were taken or kept all the same", "provider", "mode"
 )
+_reconciled = _counter("reconciled", "Events that never arrived, filled in from the provider", "provider")
 _errors = _counter("errors", "Errors reported", "where")
 _limited = _counter("quota_refusals", "API requests refused with 429", "quota")
 
@@ -166,6 +170,11 @@ def outbound_ended(circuit: str, error: BaseException | None, seconds: float) ->
     _time(_outbound, circuit, outcome if outcome in {"ok", "bug"} else _listed(outcome, CODES)).observe(seconds)
 
 
+def reconciled(provider: str) -> None:
+    """Something that the provider never told was taken in; of a calendar, a sync that was missed."""
+    _count(_reconciled, _listed(provider, PROVIDERS)).inc()
+
+
 def error_reported(where: str) -> None:
     """An error was reported; ``where`` may say more after a colon."""
     _count(_errors, _listed(where.partition(":")[0], WHERE)).inc()
@@ -208,6 +217,7 @@ def _time(metric: Histogram, *labels: str) -> Histogram:
 
 for _provider in PROVIDERS:  # what alerts ask about begins at zero: Prometheus sees no increase in a first value
     _count(_duplicate, _provider)
+    _count(_reconciled, _provider)
 for _provider, _types in HANDLED.items():
     for _type in _types:
         _count(_ended, _provider, _type, "dead")

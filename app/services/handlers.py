@@ -13,7 +13,16 @@ from app.errors import CircuitOpen, DatabaseUnavailable, TemporaryFailure
 from app.models.appointments import lock_next
 from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
-from app.services import calendar_channels, calendar_sync, calls, canary, message_checks, messages, texts
+from app.services import (
+    calendar_channels,
+    calendar_erasure,
+    calendar_sync,
+    calls,
+    canary,
+    message_checks,
+    messages,
+    texts,
+)
 from app.services.appointments import cancel_locked
 from app.services.calendar_push import Pusher
 from app.services.delivery import SCHEDULE, Handler, LeaseLost, Skip, Work
@@ -113,4 +122,5 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     (INTERNAL_PROVIDER, OwnWork.FINISH_APPOINTMENT): _finish_appointment,
     (INTERNAL_PROVIDER, OwnWork.SYNC_CALENDAR): calendar_sync.sync,
     (INTERNAL_PROVIDER, OwnWork.WATCH_CALENDAR): calendar_channels.attend,
+    (INTERNAL_PROVIDER, OwnWork.ERASE_FROM_CALENDAR): calendar_erasure.erase_event,
 }

@@ -25,6 +25,7 @@ class OwnWork(StrEnum):
     FINISH_APPOINTMENT = "appointment.finish"
     SYNC_CALENDAR = "calendar.sync"
     WATCH_CALENDAR = "calendar.watch"
+    ERASE_FROM_CALENDAR = "event.erase"
 
 
 def plan(

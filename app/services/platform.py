@@ -35,6 +35,7 @@ from app.services.lately import Lately
 from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
+from app.services.reconciliation.periodic import Reconciler
 from app.services.refusals import Refusals
 from app.services.watch import Watcher
 
@@ -73,6 +74,7 @@ class Platform:
         self.measurements = Measurements(self)
         self.watcher = Watcher(self)
         self.nightly = Nightly(self)
+        self.reconciler = Reconciler(self)
         circuits.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
         circuits.on_change(self._circuit_changed)
 
@@ -103,6 +105,7 @@ class Platform:
         self.caretaker.stop()
         self.watcher.stop()
         self.nightly.stop()
+        self.reconciler.stop()
         self.bell.stop()
         self.error_counts.stop()
         self.database.dispose()

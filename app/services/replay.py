@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.services.platform import Platform
 
 FINISHED = ("processed", "skipped", "dead")
+ERASED = "erased"  # the error code of what was erased with a person
 PIECE = 100
 MOST_SHOWN = 1_000  # of a dry run's deliveries
 
@@ -198,6 +199,8 @@ def _refuse_pointless(delivery: Delivery, said: Payload | None) -> dict[str, Any
         raise InvalidInput(f"it is not finished: it is {delivery.status} and goes on by itself", code="unfinished")
     if delivery.org_id == UNOWNED_ORG_ID:
         raise InvalidInput("no organization owns it, so nobody could handle it", code="unowned")
+    if delivery.error_code == ERASED:
+        raise InvalidInput("what it said has been erased on request", code=ERASED)
     if said is None or said.body is None:
         raise InvalidInput("it was never understood; only its raw bytes are kept, see `deliveries show`", code="raw")
     if said.answer is not None:

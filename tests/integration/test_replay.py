@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -122,6 +123,8 @@ def test_a_recorded_text_is_sent_again_only_when_asked_and_once_an_ending(
             select(OperatorAction).where(OperatorAction.action == "replay").order_by(OperatorAction.id)
         ).all()
     assert [note.details for note in notes] == [{"was": "processed"}, {"was": "processed", "repeated": 1}]
+    shown = cli.data("deliveries", "show", sending["id"])["replays"]
+    assert [(note["actor"], note["details"]) for note in shown] == [(note.actor, note.details) for note in notes]
     assert all(note.actor for note in notes)
 
 
@@ -138,7 +141,12 @@ def test_a_text_is_not_repeated_to_who_has_said_stop(
 
 
 def test_a_booking_missing_in_the_calendar_is_put_there_again_only_when_asked(
-    cli: CommandLine, people: People, platform: Platform, world: RemoteWorld, client: FlaskClient
+    cli: CommandLine,
+    people: People,
+    platform: Platform,
+    world: RemoteWorld,
+    client: FlaskClient,
+    settle: Callable[..., None],
 ) -> None:
     world.fault("google", "error_500", operation="insert_event")
     people.salon.tool(client, "book_appointment", call_id="c1", start="2031-03-04T10:00", name="Alex", phone=CUSTOMER)
@@ -146,7 +154,7 @@ def test_a_booking_missing_in_the_calendar_is_put_there_again_only_when_asked(
     with platform.database.transaction(system=True) as session:
         session.execute(text("UPDATE lanes SET due_at = now()"))
         session.execute(text("UPDATE webhook_delivery_log SET next_attempt_at = now() WHERE finished_at IS NULL"))
-    deliver(platform)
+    settle(lambda: world.events(people.salon.calendar_id) and world.messages())
     (finish,) = [row for row in cli.data("deliveries", "list") if row["type"] == "appointment.finish"]
     (event,) = world.events(people.salon.calendar_id)
     world.delete_event(people.salon.calendar_id, event["id"])

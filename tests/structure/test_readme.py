@@ -10,7 +10,20 @@ import pytest
 from flask.cli import FlaskGroup
 from pydantic_core import PydanticUndefined
 
-from app.cli import alerts, booking, calendar, connecting, house, keys, organizations, records, simulate, usage
+from app.cli import (
+    alerts,
+    booking,
+    calendar,
+    connecting,
+    house,
+    keys,
+    organizations,
+    persons,
+    reconcile,
+    records,
+    simulate,
+    usage,
+)
 from app.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +44,9 @@ GROUPS = [
     booking.service,
     booking.staff,
     booking.closure,
+    persons.person,
 ]
-OWN = [usage.usage, house.tools, house.db_roles, house.new_key]
+OWN = [usage.usage, reconcile.reconcile, house.tools, house.db_roles, house.new_key]
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -14,6 +14,7 @@ from app.integrations.twilio.credentials import TwilioCredentials
 from app.integrations.twilio.messages import SentMessage, TwilioMessages
 from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSettings, TwilioNumbers
 from app.integrations.twilio.parsing import TWIML_EMPTY, consent_of, conversation_lane, parse_inbound, parse_status
+from app.integrations.twilio.reconciling import ListedText, as_inbound, as_status
 from app.integrations.twilio.routing import routing_keys
 from app.integrations.twilio.signing import verify
 
@@ -23,12 +24,15 @@ __all__ = [
     "STATUS_RANK",
     "TRANSIENT_CODES",
     "TWIML_EMPTY",
+    "ListedText",
     "NumberSettings",
     "SentMessage",
     "ServiceSettings",
     "TwilioCredentials",
     "TwilioMessages",
     "TwilioNumbers",
+    "as_inbound",
+    "as_status",
     "classify_status_error",
     "consent_of",
     "conversation_lane",
