@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list, description="origins allowed to call the API from a browser, comma-separated"
     )
+    reconcile_seconds: float = Field(
+        900, ge=60, description="how often it is compared with the providers what never arrived"
+    )
+    reconcile_window_hours: float = Field(
+        24, gt=0, le=168, description="what is older is not compared with the providers, and never filled in"
+    )
     keep_keys_hours: float = Field(24, ge=1, description="a dedup key goes this long after its delivery is finished")
     keep_deliveries_days: float = Field(
         7, gt=0, description="finished deliveries, and their attempts, are kept this long"

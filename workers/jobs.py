@@ -35,6 +35,15 @@ def clean_up() -> bool:
     return runtime().platform.nightly.begin()
 
 
+def reconcile() -> bool:
+    """Begin, if it is due, to compare with the providers, beside the deliveries; False if it is not."""
+    try:
+        return runtime().platform.reconciler.begin_if_due()
+    except DatabaseUnavailable:
+        _database_away("reconcile")
+        return False
+
+
 def answer_probe(token: str) -> None:
     """Say that a worker took this job, which is all that was asked."""
     platform = runtime().platform

@@ -31,10 +31,11 @@ class Entry:
     timeout_seconds: int
 
 
-SWEEP, CLEANUP = SCHEDULE_IDS
+SWEEP, CLEANUP, RECONCILE = SCHEDULE_IDS
 SCHEDULE = (
     Entry(SWEEP, "workers.jobs.sweep", 5, JOB_TIMEOUT_SECONDS),
     Entry(CLEANUP, "workers.jobs.clean_up", None, 30),
+    Entry(RECONCILE, "workers.jobs.reconcile", 60, 30),  # asks whether it is due; the date is in the database
 )
 
 

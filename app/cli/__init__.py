@@ -21,8 +21,11 @@ from app.cli import (
     keys,
     monitoring,
     organizations,
+    persons,
     readiness,
+    reconcile,
     records,
+    replaying,
     settings,
     simulate,
     spool,
@@ -35,6 +38,7 @@ from app.cli import (
 
 def register(app: Flask) -> None:
     """Add every command to the application's command line."""
+    assert replaying.replay_deliveries.name in records.deliveries.commands  # it has added itself
     for group in (
         organizations.org,
         connecting.integration,
@@ -42,6 +46,7 @@ def register(app: Flask) -> None:
         booking.service,
         booking.staff,
         booking.closure,
+        persons.person,
         templates.template,
         records.deliveries,
         records.calls,
@@ -59,6 +64,7 @@ def register(app: Flask) -> None:
         monitoring.monitoring,
         readiness.readiness,
         story.story,
+        reconcile.reconcile,
     ):
         app.cli.add_command(group)
     for command in (tail.tail, usage.usage, house.tools, house.db_roles, house.new_key, house.deliver_isolated):

@@ -77,6 +77,11 @@ class DataCommand(click.Command):
             else:
                 click.echo(f"Error: {_sentence(error)}", err=True)
             ctx.exit(1)
+        except click.UsageError as error:  # of options that do not go together
+            if not as_json:
+                raise
+            _fail_as_json("usage", error.format_message())
+            ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # a bug: one readable line, and the story where errors go

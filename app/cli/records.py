@@ -9,7 +9,7 @@ import click
 
 from app.cli.output import DataCommand, Row, sheet, table
 from app.cli.typed import most, of_org, operator, platform
-from app.services import inspection, replay, routing
+from app.services import inspection, routing
 
 _ATTEMPTS = ("number", "started_at", "duration_ms", "outcome", "error_code", "error")
 
@@ -22,15 +22,6 @@ def _in_full(delivery: Row) -> str:
     parts.append("attempts\n" + table(delivery["attempts_log"], _ATTEMPTS))
     parts += [f"{name}\n{json.dumps(block, indent=2, ensure_ascii=False)}" for name, block in blocks.items()]
     return "\n\n".join(parts)
-
-
-def _replayed(done: Row) -> str:
-    """What will happen, and what will not happen again."""
-    taker = "a worker has been told" if done["bell_rung"] else "no Redis: a web process takes it in its next sweep"
-    lines = [f"Delivery {done['id']} is back in the queue; {taker}."]
-    if done["recorded_effects"]:
-        lines += ["Recorded already, and not done again:", table(done["recorded_effects"])]
-    return "\n".join(lines)
 
 
 @click.group()
@@ -65,13 +56,6 @@ def list_deliveries(
 def show_delivery(delivery_id: int) -> Row:
     """One delivery: every attempt, what it said, what was answered."""
     return inspection.delivery(platform(), delivery_id)
-
-
-@deliveries.command("replay", cls=DataCommand, text=_replayed)
-@click.argument("delivery_id", type=click.IntRange(min=1))
-def replay_delivery(delivery_id: int) -> Row:
-    """Deliver a finished one again; effects that are recorded are not repeated."""
-    return replay.replay(platform(), delivery_id, actor=operator())
 
 
 @deliveries.command("assign", cls=DataCommand)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -46,8 +48,30 @@ class Pair(click.ParamType[tuple[str, str]]):
         return key.strip(), Value().convert(rest, param, ctx)
 
 
+class Moment(click.ParamType[datetime]):
+    """A moment: ISO 8601 (UTC where no offset is given), or a span back from now: ``90m``, ``24h``, ``7d``."""
+
+    name = "moment"
+    _SPAN = re.compile(r"(\d{1,6})([mhd])")
+    _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment, aware."""
+        if isinstance(value, datetime):
+            return value
+        span = self._SPAN.fullmatch(value.strip())
+        try:
+            if span:
+                return datetime.now(UTC) - timedelta(**{self._UNITS[span[2]]: int(span[1])})
+            at = datetime.fromisoformat(value.strip())
+        except (ValueError, OverflowError):
+            self.fail("a moment is needed, such as 2026-11-02T09:00Z, 2026-11-02, 90m, 24h or 7d", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 VALUE = Value()
 PAIR = Pair()
+MOMENT = Moment()
 
 of_org = click.option("--org", "org_id", type=click.UUID, help="Only this organization's.")
 most = click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many.")

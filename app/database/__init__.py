@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from cryptography.fernet import Fernet, MultiFernet
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -50,6 +51,8 @@ class Database:
         self._left_alone_until = 0.0
         self._hangs = False
         self._haste = threading.local()
+        # Sessions bring it along, for what rows keep sealed themselves (models/aliases.py).
+        self._info = {"opener": MultiFernet([Fernet(key) for key in settings.credentials_keys])}
         patience.install()
         self.engine: Engine = create_engine(
             settings.database_url,
@@ -121,7 +124,7 @@ class Database:
                     statement_timeout_ms / 1000 + BEYOND_STATEMENT_SECONDS,
                     until=getattr(self._haste, "until", math.inf),
                 ),
-                Session(self.engine, expire_on_commit=False) as session,
+                Session(self.engine, expire_on_commit=False, info=self._info) as session,
                 session.begin(),
             ):
                 yield session

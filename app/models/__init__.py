@@ -5,6 +5,7 @@ Nothing here begins or ends a transaction, and nothing here calls anybody outsid
 """
 
 from app.models.alerts import Alert
+from app.models.aliases import HouseKey
 from app.models.appointments import Appointment
 from app.models.base import Base
 from app.models.busy_periods import BusyPeriod
@@ -23,6 +24,7 @@ from app.models.organizations import ApiKey, Organization
 from app.models.processed_events import ProcessedWebhookEvent
 from app.models.quarantine import QuarantinedWebhook, VerificationRefusal
 from app.models.quotas import QuotaOverrun
+from app.models.reconciliations import Reconciliation
 from app.models.resources import Resource, ResourceService
 from app.models.routing import RoutingKey
 from app.models.services_offered import Service
@@ -43,6 +45,7 @@ __all__ = [
     "Closure",
     "Delivery",
     "ForwardTarget",
+    "HouseKey",
     "Integration",
     "Lane",
     "LedgerEntry",
@@ -54,6 +57,7 @@ __all__ = [
     "ProcessedWebhookEvent",
     "QuarantinedWebhook",
     "QuotaOverrun",
+    "Reconciliation",
     "Resource",
     "ResourceService",
     "Service",

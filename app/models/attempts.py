@@ -272,10 +272,10 @@ def list_parked(session: Session) -> set[str]:
     return {row[0] for row in found}
 
 
-def reopen(session: Session, *, org_id: UUID, delivery_id: int) -> bool:
+def reopen(session: Session, *, org_id: UUID, delivery_id: int, delay_seconds: float = 0.0) -> bool:
     """Put a finished delivery back to the end of a lane of its own, as new; False when it is not finished.
 
-    The books take the ending back that it had.
+    It is due after ``delay_seconds``. The books take the ending back that it had.
     """
     found = session.execute(
         text(
@@ -291,19 +291,20 @@ def reopen(session: Session, *, org_id: UUID, delivery_id: int) -> bool:
             UPDATE webhook_delivery_log d
             SET status = 'received', lane_key = left(d.lane_key, 150) || ':replay:' || d.id,
                 attempts = 0, crashes = 0, running_since = NULL, waiting_on = NULL, held_since = NULL,
-                next_attempt_at = now(), finished_at = NULL, error_code = NULL
+                next_attempt_at = now() + make_interval(secs => :delay), finished_at = NULL, error_code = NULL
             FROM finished f WHERE d.org_id = f.org_id AND d.id = f.id RETURNING d.lane_key
             """
         ),
-        {"org": org_id, "id": delivery_id},
+        {"org": org_id, "id": delivery_id, "delay": delay_seconds},
     ).scalar()
     if found is None:
         return False
     session.execute(
         text(  # never updates anything, but locks: a lane of that name may just be ending
-            "INSERT INTO lanes (org_id, lane_key, due_at) VALUES (:org, :lane, now())"
+            "INSERT INTO lanes (org_id, lane_key, due_at)"
+            " VALUES (:org, :lane, now() + make_interval(secs => :delay))"
             " ON CONFLICT (org_id, lane_key) DO UPDATE SET due_at = now() WHERE lanes.due_at IS NULL"
         ),
-        {"org": org_id, "lane": found},
+        {"org": org_id, "lane": found, "delay": delay_seconds},
     )
     return True

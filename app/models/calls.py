@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Numeric, UniqueConstraint, case, func, select, text
+from sqlalchemy import Index, Numeric, UniqueConstraint, case, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -55,6 +55,7 @@ class Call(Base):
     consent_sentence: Mapped[str | None]
     consent_at: Mapped[datetime | None]
     words_removed_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]  # on request; nothing that comes late fills it again
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 
@@ -79,6 +80,7 @@ def merge_call(session: Session, org_id: UUID, vapi_call_id: str, *, status: str
                 "status": case((ahead, row.excluded.status), else_=Call.status),
                 "updated_at": func.now(),
             },
+            where=Call.erased_at.is_(None),
         )
     )
 
@@ -86,6 +88,15 @@ def merge_call(session: Session, org_id: UUID, vapi_call_id: str, *, status: str
 def find_call(session: Session, org_id: UUID, vapi_call_id: str) -> Call | None:
     """The call with Vapi's id."""
     return session.scalar(select(Call).where(Call.org_id == org_id, Call.vapi_call_id == vapi_call_id))
+
+
+def complete_calls(session: Session, calls: list[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Those of the calls (organization, Vapi's id) whose report has come, or that were erased."""
+    complete = Call.reported_at.is_not(None) | Call.erased_at.is_not(None)
+    found = session.execute(
+        select(Call.org_id, Call.vapi_call_id).where(tuple_(Call.org_id, Call.vapi_call_id).in_(calls), complete)
+    )
+    return {(row[0], row[1]) for row in found}
 
 
 def list_calls(session: Session, *, org_id: UUID | None = None, limit: int = 100) -> list[Call]:

@@ -7,7 +7,7 @@ deliveries are claimed and finished is in ``lanes.py``; how they get in, in ``in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -167,6 +167,14 @@ def find_delivery(session: Session, delivery_id: int) -> Delivery | None:
     return session.scalar(select(Delivery).where(Delivery.id == delivery_id))
 
 
+def kept_events(session: Session, events: Sequence[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """Those of the events (integration and key) that have a delivery, in whatever state."""
+    found = session.execute(
+        select(Delivery.integration_id, Delivery.event_key).where(Delivery.event_key.in_([key for _, key in events]))
+    )
+    return {(row[0], row[1]) for row in found if row[0] is not None} & set(events)
+
+
 def find_payload(session: Session, delivery: Delivery) -> Payload | None:
     """What the delivery said."""
     return session.get(Payload, (delivery.id, delivery.org_id))
@@ -186,6 +194,50 @@ def list_attempts(session: Session, delivery: Delivery) -> list[Attempt]:
             .order_by(Attempt.id)
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which finished deliveries are meant; None means any. ``since`` and ``until`` speak of when they came in."""
+
+    status: str
+    org_id: UUID | None = None
+    provider: str | None = None
+    type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def named(self) -> dict[str, Any]:
+        """What is asked for, without what is not."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def last_delivery_id(session: Session) -> int:
+    """The id of the newest delivery; 0 while there is none."""
+    return session.scalar(select(func.max(Delivery.id))) or 0
+
+
+def list_finished(session: Session, wanted: DeliveryFilter, *, after: int, until: int, limit: int) -> list[int]:
+    """The next ids of finished deliveries that fit, in the order of intake; never a canary, and none nobody owns."""
+    statement = select(Delivery.id).where(
+        Delivery.id > after,
+        Delivery.id <= until,
+        Delivery.status == wanted.status,
+        Delivery.finished_at.is_not(None),
+        Delivery.org_id.not_in([CANARY_ORG_ID, UNOWNED_ORG_ID]),
+    )
+    for column, value in (
+        (Delivery.org_id, wanted.org_id),
+        (Delivery.provider, wanted.provider),
+        (Delivery.type, wanted.type),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    if wanted.since is not None:
+        statement = statement.where(Delivery.received_at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(Delivery.received_at < wanted.until)
+    return list(session.scalars(statement.order_by(Delivery.id).limit(limit)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, SmallIntege
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from app.models.aliases import alias_of
 from app.models.base import Base, CreatedAt, Id, OrgId
 
 
@@ -124,8 +125,16 @@ class OptOut(Base):
 
 
 def has_opted_out(session: Session, org_id: UUID, address: str) -> bool:
-    """Whether the address has said STOP to this organization and not START since."""
-    return bool(session.scalar(select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address)))
+    """Whether the address has said STOP to this organization and not START since, also before it was erased."""
+    said = _opted_out(session, org_id, address)
+    if said is None:
+        alias = alias_of(session, address)
+        said = _opted_out(session, org_id, alias) if alias else False
+    return bool(said)
+
+
+def _opted_out(session: Session, org_id: UUID, address: str) -> bool | None:
+    return session.scalar(select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address))
 
 
 def record_opt_out(session: Session, org_id: UUID, address: str, *, source: str) -> None:
@@ -189,6 +198,21 @@ def owned_sids(session: Session, sids: list[str]) -> set[str]:
     """Those of ``sids`` that belong to a text that this transaction may see."""
     found = session.scalars(select(Message.provider_sid).where(Message.provider_sid.in_(sids)))
     return {sid for sid in found if sid}
+
+
+def known_texts(session: Session, sids: list[str]) -> dict[str, tuple[UUID, str, str | None]]:
+    """Texts of ours with these SIDs: whose each is, its direction, and what Twilio last said of it."""
+    found = session.execute(
+        select(Message.provider_sid, Message.org_id, Message.direction, Message.provider_status).where(
+            Message.provider_sid.in_(sids)
+        )
+    )
+    return {row[0]: (row[1], row[2], row[3]) for row in found if row[0] is not None}
+
+
+def consent_changed_at(session: Session, org_id: UUID, address: str) -> datetime | None:
+    """When the address last said whether it wants texts."""
+    return session.scalar(select(OptOut.changed_at).where(OptOut.org_id == org_id, OptOut.address == address))
 
 
 def last_inbound_channel(session: Session, org_id: UUID, address: str, *, within: timedelta) -> str | None:

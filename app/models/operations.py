@@ -68,6 +68,14 @@ def has_action(session: Session, org_id: UUID, *, action: str, subject: str) -> 
     return session.scalar(found.limit(1)) is not None
 
 
+def list_actions(session: Session, org_id: UUID, *, action: str, subject: str) -> list[OperatorAction]:
+    """Who did this to the subject, the first one first, at most a hundred."""
+    found = select(OperatorAction).where(
+        OperatorAction.org_id == org_id, OperatorAction.action == action, OperatorAction.subject == subject
+    )
+    return list(session.scalars(found.order_by(OperatorAction.id).limit(100)))
+
+
 def read_date(session: Session, name: str) -> datetime | None:
     """The date that was kept under this name (``keep_date``)."""
     return session.scalar(select(Singleton.until).where(Singleton.name == name))

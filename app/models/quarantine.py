@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.models.base import Base, CreatedAt
+from app.models.integrations import Integration
 
 KEEP_SECONDS = 7 * 86_400.0
 
@@ -121,6 +122,16 @@ def list_kept(
     row = QuarantinedWebhook
     statement = select(row).where(row.id > after).order_by(row.id).limit(limit)
     return list(session.scalars(statement.where(row.integration_id == integration_id) if integration_id else statement))
+
+
+def list_kept_of(session: Session, *, org_id: UUID | None, after: int, limit: int) -> list[QuarantinedWebhook]:
+    """The next that are kept, of one organization's integrations when it is given, the oldest first."""
+    row = QuarantinedWebhook
+    statement = select(row).where(row.id > after).order_by(row.id).limit(limit)
+    if org_id is not None:
+        mine = select(Integration.id).where(Integration.org_id == org_id)
+        statement = statement.where(row.integration_id.in_(mine))
+    return list(session.scalars(statement))
 
 
 def count_kept(session: Session) -> dict[UUID, int]:

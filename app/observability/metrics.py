@@ -29,7 +29,7 @@ HANDLED = {  # what can die here: the rest is skipped, whatever it says
     "google-calendar": ("calendar.sync", "calendar.changed", "malformed"),
     "voicedesk": (
         *("message.send", "message.check", "appointment.finish", "appointment.remind"),
-        *("calendar.sync", "calendar.watch", "canary", "event.forward"),
+        *("calendar.sync", "calendar.watch", "canary", "event.forward", "event.erase"),
     ),
 }
 TYPES = frozenset(
@@ -102,6 +102,7 @@ _outbound = _histogram(
 _unproven = _counter(
     "verification_failures", "Webhooks without proof that were taken or kept all the same", "provider", "mode"
 )
+_reconciled = _counter("reconciled", "Events that never arrived, filled in from the provider", "provider")
 _errors = _counter("errors", "Errors reported", "where")
 _limited = _counter("quota_refusals", "API requests refused with 429", "quota")
 
@@ -198,6 +199,11 @@ def outbound_ended(circuit: str, error: BaseException | None, seconds: float) ->
     _time(_outbound, circuit, outcome if outcome in {"ok", "bug"} else _listed(outcome, CODES)).observe(seconds)
 
 
+def reconciled(provider: str) -> None:
+    """Something that the provider never told was taken in; of a calendar, a sync that was missed."""
+    _count(_reconciled, _listed(provider, PROVIDERS)).inc()
+
+
 def error_reported(where: str) -> None:
     """An error was reported; ``where`` may say more after a colon."""
     _count(_errors, _listed(where.partition(":")[0], WHERE)).inc()
@@ -241,6 +247,7 @@ def _time(metric: Histogram, *labels: str) -> Histogram:
 def _begin_counts(provider: str) -> None:
     """What alerts ask about begins at zero: Prometheus sees no increase in a first value."""
     _count(_duplicate, provider)
+    _count(_reconciled, provider)
     for mode in MODES:
         _count(_unproven, provider, mode)
     if provider != "voicedesk":

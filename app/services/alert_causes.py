@@ -21,6 +21,7 @@ from app.models.deliveries import Trouble, list_dead, list_refused_credentials, 
 from app.models.forward_targets import list_gone
 from app.models.lanes import oldest_within_quota
 from app.models.messages import count_unknown
+from app.models.reconciliations import list_missing
 from app.models.routing import count_unowned
 from app.services import canary, ledger, routing, usage, webhook_quotas
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 DEAD_WITHIN = timedelta(hours=1)
 REFUSED_WITHIN = timedelta(minutes=15)
+MISSING_WITHIN = timedelta(hours=1)
 UNKNOWN_FOR = timedelta(minutes=10)
 LAPSING_WITHIN = timedelta(hours=24)
 EXPECTED_CODES = ("opted_out",)  # a customer's wish: dead, and nobody's trouble
@@ -221,6 +223,15 @@ def _forwards_gone(platform: Platform) -> Iterable[Cause]:
         yield Cause("forward_switched_off", str(org_id), facts)
 
 
+def _reconciled(platform: Platform) -> Iterable[Cause]:
+    with platform.database.transaction(system=True, statement_timeout_ms=LOOK_TIMEOUT_MS) as session:
+        found = list_missing(session, within=MISSING_WITHIN)
+    for integration_id, org_id, provider, missing in found:
+        whose = {"org_id": str(org_id)} if org_id else {}
+        facts = {"provider": provider, "count": missing, "integration_id": str(integration_id), **whose}
+        yield Cause("reconcile_missing", str(integration_id), facts)
+
+
 def _webhook_quotas(platform: Platform) -> Iterable[Cause]:
     for used in webhook_quotas.measure(platform):
         yield from _usage("webhook", used.org_id, used.accepted, used.quota)
@@ -277,6 +288,7 @@ SHARED: tuple[Look, ...] = (
     Look(frozenset({"message_unknown"}), _unknown_messages),
     Look(frozenset({"unowned_event"}), _unowned),
     Look(frozenset({"forward_switched_off"}), _forwards_gone),
+    Look(frozenset({"reconcile_missing"}), _reconciled),
     Look(frozenset({"webhook_quota_near", "webhook_quota_reached"}), _webhook_quotas),
     Look(frozenset({"api_quota_near", "api_quota_reached"}), _api_quotas),
     Look(frozenset({"usage_limit"}), _usage_limits),

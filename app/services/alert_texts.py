@@ -155,6 +155,14 @@ WORDINGS: dict[str, Wording] = {
         " `forward off ORG`. What was skipped meanwhile can be replayed.",
         "flask --app wsgi forward show ORG",
     ),
+    "reconcile_missing": Wording(
+        "{provider} had events that never arrived here",
+        "Nothing of {provider} has been missing for an hour",
+        "A comparison with the provider found calls, texts or changes of which no webhook came. They are filled in"
+        " and are handled like any other; only the delay is left.",
+        "See why webhooks do not come: `flask --app wsgi integration check ID`, and the provider's own log of them.",
+        "flask --app wsgi reconcile --dry-run",
+    ),
     "credentials_refused": Wording(
         "{provider} refuses an organization's credentials",
         "{provider} has not refused this organization's credentials any more",

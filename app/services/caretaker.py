@@ -91,6 +91,7 @@ class Caretaker:
                     swept = time.monotonic()
                     self.sweep()
                     self._platform.nightly.tend()
+                    self._platform.reconciler.tend()
             except DatabaseUnavailable:
                 log.warning("caretaker.no_database")
                 self._stopping.wait(SWEEP_ALONE_SECONDS)

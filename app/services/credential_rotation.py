@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cryptography.fernet import InvalidToken
+
 from app.errors import ConfigurationError
+from app.models.aliases import reseal_keys
 from app.models.deliveries import UNOWNED_ORG_ID
 from app.models.forward_targets import list_sealed_secrets, replace_secret
 from app.models.integrations import list_previous, list_sealed, replace_previous, replace_sealed
@@ -83,6 +86,11 @@ def _reseal_what_is_old(platform: Platform) -> list[str]:
                 replace_secret(session, org_id, column, old=sealed, new=platform.vault.reseal(sealed))
             except ConfigurationError:
                 unreadable.append(f"forward:{org_id}")
+    try:
+        with platform.database.transaction(system=True) as session:
+            reseal_keys(session)
+    except InvalidToken:
+        unreadable.append("house_keys")
     after = 0
     while True:
         with platform.database.transaction(system=True) as session:

@@ -15,6 +15,7 @@ from app.models.calendars import note_channel
 from app.models.deliveries import INTERNAL_PROVIDER
 from app.services import (
     calendar_channels,
+    calendar_erasure,
     calendar_sync,
     calls,
     canary,
@@ -99,4 +100,5 @@ _HANDLERS: dict[tuple[str, str], Handler] = {
     (INTERNAL_PROVIDER, OwnWork.SYNC_CALENDAR): calendar_sync.sync,
     (INTERNAL_PROVIDER, OwnWork.FORWARD_EVENT): forwarding.send,
     (INTERNAL_PROVIDER, OwnWork.WATCH_CALENDAR): calendar_channels.attend,
+    (INTERNAL_PROVIDER, OwnWork.ERASE_FROM_CALENDAR): calendar_erasure.erase_event,
 }

@@ -26,6 +26,7 @@ from app.models.deliveries import (
     list_deliveries,
 )
 from app.models.messages import list_messages
+from app.models.operations import list_actions
 from app.services import organizations
 from app.services.readable import fields, plain
 
@@ -140,9 +141,11 @@ def unowned(platform: Platform, *, limit: int = 100, **equal: str | None) -> lis
 
 
 def delivery(platform: Platform, delivery_id: int) -> dict[str, Any]:
-    """One delivery with every attempt, what it said and what was answered. Raises NotFound."""
+    """One delivery with every attempt, what it said and was answered, and who replayed it. Raises NotFound."""
     with platform.database.transaction(system=True) as session:
-        return delivery_in_full(session, delivery_id)
+        shown = delivery_in_full(session, delivery_id)
+        notes = list_actions(session, UUID(shown["org_id"]), action="replay", subject=str(delivery_id))
+        return {**shown, "replays": [fields(note, ("at", "actor", "details")) for note in notes]}
 
 
 def calls(platform: Platform, *, org_id: UUID | None = None, limit: int = 100) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ class OwnWork(StrEnum):
     SYNC_CALENDAR = "calendar.sync"
     WATCH_CALENDAR = "calendar.watch"
     FORWARD_EVENT = "event.forward"
+    ERASE_FROM_CALENDAR = "event.erase"
 
 
 def plan(

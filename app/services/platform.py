@@ -35,6 +35,7 @@ from app.services.lately import Lately
 from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
+from app.services.reconciliation.periodic import Reconciler
 from app.services.refusals import Refusals
 from app.services.spool import Spool
 from app.services.spool_drain import SpoolKeeper
@@ -84,6 +85,7 @@ class Platform:
         self.measurements = Measurements(self)
         self.watcher = Watcher(self)
         self.nightly = Nightly(self)
+        self.reconciler = Reconciler(self)
         for registry in (circuits, target_circuits):
             registry.connect(self.redis, settings.circuit_open_seconds, settings.circuit_failures)
             registry.on_change(self.waker.circuit_changed)
@@ -117,6 +119,7 @@ class Platform:
         self.spool_keeper.stop()
         self.watcher.stop()
         self.nightly.stop()
+        self.reconciler.stop()
         self.bell.stop()
         self.error_counts.stop()
         self.database.dispose()

@@ -98,7 +98,7 @@ def _take_in(platform: Platform, endpoint: Endpoint, row: QuarantinedWebhook) ->
     from app.services import verification  # noqa: PLC0415 - it keeps through this file
 
     try:
-        webhook = _unpacked(platform.vault.open_bytes(row.sealed))
+        webhook = opened(platform, row)
     except ConfigurationError:
         return "unreadable"
     try:
@@ -110,6 +110,11 @@ def _take_in(platform: Platform, endpoint: Endpoint, row: QuarantinedWebhook) ->
         return "malformed"
     owner, event = routing.route(platform, endpoint, event)
     return "duplicates" if intake.accept(platform, owner, event).duplicate else "delivered"
+
+
+def opened(platform: Platform, row: QuarantinedWebhook) -> WebhookRequest:
+    """The request as it came. Raises ConfigurationError when no key opens it."""
+    return _unpacked(platform.vault.open_bytes(row.sealed))
 
 
 def _endpoint(platform: Platform, integration_id: UUID) -> Endpoint:

@@ -1,71 +1,206 @@
-"""A finished delivery once more: back in the queue as new, in a lane of its own.
+"""Finished deliveries once more: back in the queue as new, each in a lane of its own.
 
-Owns which deliveries may be replayed and what is said about effects that are recorded already. It
-repeats none of those: handlers find their rows by natural keys (a text's SID, an appointment's row).
-The one thing it undoes is a refusal: a text that Twilio refused, and so certainly never sent, may be
-sent after all.
+Owns which may be replayed, one or many, how many of them at a time are due, and the trail of who did it.
+Effects that are recorded are not repeated unless that is asked for (``replay_effects.py``); the one thing a
+plain replay undoes is a refusal: a text that Twilio refused, and so certainly never sent, may be sent after all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.errors import InvalidInput
-from app.integrations.vapi import call_of
-from app.models import Appointment, Delivery, Message, Payload, attempts
-from app.models.appointments import find_appointment
-from app.models.calls import find_call
-from app.models.deliveries import INTERNAL_PROVIDER, find_payload
-from app.models.messages import MessageStatus, lock_message
-from app.services import audit
+from app.errors import InvalidInput, VoicedeskError
+from app.models import Delivery, Payload, attempts
+from app.models.attempts import WAKE_PER_SECOND
+from app.models.deliveries import UNOWNED_ORG_ID, DeliveryFilter, find_payload, last_delivery_id, list_finished
+from app.services import audit, replay_effects
 from app.services.inspection import get_delivery
-from app.services.own_work import OwnWork
 from app.services.readable import plain
+from app.services.replay_effects import Effect
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
 
-FINISHED = {"processed", "skipped", "dead"}
-_CERTAINLY_NOT_SENT = {MessageStatus.FAILED, MessageStatus.REFUSED}
+FINISHED = ("processed", "skipped", "dead")
+ERASED = "erased"  # the error code of what was erased with a person
+PIECE = 100
+MOST_SHOWN = 1_000  # of a dry run's deliveries
 
 
-def replay(platform: Platform, delivery_id: int, *, actor: str, org_id: UUID | None = None) -> dict[str, Any]:
+def replay(
+    platform: Platform, delivery_id: int, *, actor: str, org_id: UUID | None = None, repeat_effects: bool = False
+) -> dict[str, Any]:
     """Put a finished delivery back into the queue and ring the bell.
 
-    Returns ``id``, ``status``, ``replayed``, ``recorded_effects`` (what exists already and is not done
-    again) and ``bell_rung`` (False: no worker could be told, a web process takes it in its next sweep).
-    With an organization given, another's delivery is not there. Raises NotFound, and InvalidInput for one that
-    is unfinished, was never understood, or was answered while somebody waited.
+    Returns ``id``, ``status``, ``replayed``, ``recorded_effects`` (what exists already), ``repeated`` (how much
+    of it is done once more: nothing, unless ``repeat_effects``) and ``bell_rung`` (False: no worker could be told,
+    a web process takes it in its next sweep). With an organization given, another's delivery is not there.
+    Raises NotFound, and InvalidInput for one that is unfinished, nobody's, was never understood, or was answered
+    while somebody waited.
     """
-    with platform.database.transaction(org_id, system=org_id is None) as session:
-        delivery = get_delivery(session, delivery_id)
-        said = _refuse_pointless(delivery, find_payload(session, delivery))
-        effects = [plain(effect) for effect in _effects(session, delivery, said)]
-    _lift_refusal(platform, delivery, said)
-    with platform.database.transaction(system=True) as session:
-        if not attempts.reopen(session, org_id=delivery.org_id, delivery_id=delivery.id):
-            raise InvalidInput("somebody else has just replayed it", code="unfinished")
-        audit.note(
-            session, delivery.org_id, actor=actor, action="replay", subject=str(delivery.id), was=delivery.status
-        )
+    found = _look(platform, delivery_id, org_id)
+    repeated = _reopen(platform, found, actor=actor, repeat_effects=repeat_effects, delay_seconds=0.0)
     return {
-        "id": delivery.id,
+        "id": delivery_id,
         "status": "received",
         "replayed": True,
-        "recorded_effects": effects,
+        "recorded_effects": [plain(effect.shown) for effect in found.effects],
+        "repeated": repeated,
         "bell_rung": platform.bell.ring_now(),
     }
+
+
+def preview(platform: Platform, delivery_id: int) -> dict[str, Any]:
+    """What a replay of this one would do, and what it would repeat only when asked. Raises as ``replay`` does."""
+    return _look(platform, delivery_id, None).shown()
+
+
+def replay_many(
+    platform: Platform, wanted: DeliveryFilter, *, actor: str, limit: int, repeat_effects: bool = False
+) -> dict[str, Any]:
+    """Replay what fits, at most ``limit``, in the order of intake; each is looked at once, however often it dies.
+
+    An organization's are dated apart at the rate of one account, so that they stand before nothing new of its
+    own; other organizations have their turns as always. Returns ``replayed``, ``repeated``, ``not_replayed`` (each
+    ``id`` and ``code``), ``more`` (whether some were left by the limit) and ``bell_rung``. Safe to interrupt.
+    """
+    turns: Counter[UUID] = Counter()
+    replayed, repeated, rung = 0, 0, False
+    refused: list[dict[str, Any]] = []
+    ids, more = _matching(platform, wanted, limit)
+    for number, delivery_id in enumerate(ids, start=1):
+        try:
+            found = _look(platform, delivery_id, None)
+            delay = turns[found.delivery.org_id] / WAKE_PER_SECOND
+            repeated += _reopen(platform, found, actor=actor, repeat_effects=repeat_effects, delay_seconds=delay)
+        except VoicedeskError as error:
+            if not isinstance(error, InvalidInput):
+                raise
+            refused.append({"id": delivery_id, "code": error.code})
+            continue
+        turns[found.delivery.org_id] += 1
+        replayed += 1
+        if number % PIECE == 0:
+            platform.bell.ring()
+    if replayed:
+        rung = platform.bell.ring_now()
+        _note_the_whole(platform, turns, wanted, actor=actor, repeat_effects=repeat_effects)
+    return {"replayed": replayed, "repeated": repeated, "not_replayed": refused, "more": more, "bell_rung": rung}
+
+
+def preview_many(platform: Platform, wanted: DeliveryFilter, *, limit: int) -> dict[str, Any]:
+    """The same without doing it: for each delivery what a replay would do, and repeat only when asked."""
+    ids, more = _matching(platform, wanted, min(limit, MOST_SHOWN))
+    would: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    for delivery_id in ids:
+        try:
+            would.append(_look(platform, delivery_id, None).shown())
+        except InvalidInput as error:
+            refused.append({"id": delivery_id, "code": error.code})
+    return {
+        "dry_run": True,
+        "would_replay": len(would),
+        "would_repeat_if_asked": sum(len(one["would_repeat_if_asked"]) for one in would),
+        "deliveries": would,
+        "not_replayable": refused,
+        "more": more,
+    }
+
+
+class _Found:
+    """A delivery that may be replayed, with what it said and what is recorded of it."""
+
+    def __init__(self, session: Session, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.said = _refuse_pointless(delivery, find_payload(session, delivery))
+        self.effects: list[Effect] = replay_effects.recorded(session, delivery, self.said)
+        self.outstanding = replay_effects.outstanding(session, delivery, self.said)
+
+    def shown(self) -> dict[str, Any]:
+        """As a dry run lists it."""
+        row = self.delivery
+        again = [{**effect.shown, "again": effect.again} for effect in self.effects if effect.again]
+        listed: dict[str, Any] = plain(
+            {
+                "id": row.id,
+                "org_id": row.org_id,
+                "provider": row.provider,
+                "type": row.type,
+                "status": row.status,
+                "error_code": row.error_code,
+                "would_do": self.outstanding,
+                "recorded_effects": [effect.shown for effect in self.effects],
+                "would_repeat_if_asked": again,
+            }
+        )
+        return listed
+
+
+def _look(platform: Platform, delivery_id: int, org_id: UUID | None) -> _Found:
+    with platform.database.transaction(org_id, system=org_id is None) as session:
+        return _Found(session, get_delivery(session, delivery_id))
+
+
+def _reopen(platform: Platform, found: _Found, *, actor: str, repeat_effects: bool, delay_seconds: float) -> int:
+    """Back into the queue, with its line in the trail; how much is repeated. Raises InvalidInput: it was just done."""
+    delivery = found.delivery
+    replay_effects.lift_refusal(platform, delivery, found.said)
+    # Before it is reopened: a crash in between repeats nothing twice, the key of what is repeated stays the same.
+    repeated = replay_effects.repeat(platform, delivery, found.effects) if repeat_effects else 0
+    with platform.database.transaction(system=True) as session:
+        if not attempts.reopen(session, org_id=delivery.org_id, delivery_id=delivery.id, delay_seconds=delay_seconds):
+            raise InvalidInput("somebody else has just replayed it", code="unfinished")
+        details: dict[str, Any] = {"was": delivery.status} | ({"repeated": repeated} if repeat_effects else {})
+        audit.note(session, delivery.org_id, actor=actor, action="replay", subject=str(delivery.id), **details)
+    return repeated
+
+
+def _matching(platform: Platform, wanted: DeliveryFilter, limit: int) -> tuple[list[int], bool]:
+    """The ids of what fits now, in the order of intake, and whether there are more; read in pieces."""
+    found: list[int] = []
+    with platform.database.transaction(system=True) as session:
+        until = last_delivery_id(session)
+    while len(found) <= limit:
+        with platform.database.transaction(system=True) as session:
+            after = found[-1] if found else 0
+            piece = list_finished(session, wanted, after=after, until=until, limit=min(PIECE, limit + 1 - len(found)))
+        found += piece
+        if not piece:
+            break
+    return found[:limit], len(found) > limit
+
+
+def _note_the_whole(
+    platform: Platform, turns: Counter[UUID], wanted: DeliveryFilter, *, actor: str, repeat_effects: bool
+) -> None:
+    """One line an organization beside those of its deliveries: with which filter, and how many."""
+    with platform.database.transaction(system=True) as session:
+        for org_id, count in turns.items():
+            audit.note(
+                session,
+                org_id,
+                actor=actor,
+                action="replay.many",
+                subject=str(org_id),
+                deliveries=count,
+                repeat_effects=repeat_effects,
+                filter=plain(wanted.named()),
+            )
 
 
 def _refuse_pointless(delivery: Delivery, said: Payload | None) -> dict[str, Any]:
     """What the delivery said; raises InvalidInput when delivering it again could do nothing."""
     if delivery.status not in FINISHED:
         raise InvalidInput(f"it is not finished: it is {delivery.status} and goes on by itself", code="unfinished")
+    if delivery.org_id == UNOWNED_ORG_ID:
+        raise InvalidInput("no organization owns it, so nobody could handle it", code="unowned")
+    if delivery.error_code == ERASED:
+        raise InvalidInput("what it said has been erased on request", code=ERASED)
     if said is not None and said.words_removed_at is not None and _needs_words(delivery, said):
         raise InvalidInput("what it said is not kept any more (`org show` tells for how long)", code="words_gone")
     if said is None or said.body is None:
@@ -78,86 +213,3 @@ def _refuse_pointless(delivery: Delivery, said: Payload | None) -> dict[str, Any
 def _needs_words(delivery: Delivery, said: Payload) -> bool:
     """Whether its handler could do nothing, or the wrong thing, with what is left of it."""
     return said.body is None or (delivery.provider, delivery.type) == ("twilio", "message.inbound")
-
-
-def _lift_refusal(platform: Platform, delivery: Delivery, said: dict[str, Any]) -> None:
-    """A text that was refused becomes a planned one again. One whose fate is unknown stays as it is.
-
-    A recipient who has opted out is refused again when it is sent.
-    """
-    if (delivery.provider, delivery.type) != (INTERNAL_PROVIDER, OwnWork.SEND_MESSAGE):
-        return
-    with platform.database.transaction(delivery.org_id) as session:
-        message = lock_message(session, delivery.org_id, UUID(said["message_id"]))
-        if message is None or message.provider_sid is not None:
-            return
-        if message.words_removed_at is not None:  # to be sent, or looked for at Twilio, it would need its words
-            raise InvalidInput("the text itself is not kept any more", code="words_gone")
-        if message.status not in _CERTAINLY_NOT_SENT:
-            return
-        message.status = MessageStatus.PLANNED
-        message.sending_since = message.error_code = message.error = None
-
-
-def _effects(session: Session, delivery: Delivery, said: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is recorded of the delivery's effects, found by the same natural keys as its handler uses."""
-    find = _FINDERS.get((delivery.provider, delivery.type))
-    return find(session, delivery.org_id, said) if find else []
-
-
-def _of_call(session: Session, org_id: UUID, said: dict[str, Any]) -> list[dict[str, Any]]:
-    call_id = call_of(said).call_id
-    call = find_call(session, org_id, call_id) if call_id else None
-    return [{"kind": "call", "id": call.id, "status": call.status}] if call else []
-
-
-def _of_text_in(session: Session, org_id: UUID, said: dict[str, Any]) -> list[dict[str, Any]]:
-    """The text as stored, and the reply to it."""
-    stored = _text(session, org_id, Message.provider_sid == said["_"]["message_sid"])
-    if stored is None:
-        return []
-    reply = _text(session, org_id, Message.idempotency_key == f"reply:{stored.id}")
-    return [_as_effect(text) for text in (stored, reply) if text]
-
-
-def _of_status(session: Session, org_id: UUID, said: dict[str, Any]) -> list[dict[str, Any]]:
-    text = _text(session, org_id, Message.provider_sid == said["_"]["message_sid"])
-    return [_as_effect(text)] if text else []
-
-
-def _of_sending(session: Session, org_id: UUID, said: dict[str, Any]) -> list[dict[str, Any]]:
-    text = _text(session, org_id, Message.id == UUID(said["message_id"]))
-    return [_as_effect(text)] if text and text.provider_sid else []
-
-
-def _of_appointment(session: Session, org_id: UUID, said: dict[str, Any]) -> list[dict[str, Any]]:
-    """The appointment, and every text about it."""
-    row = find_appointment(session, org_id, UUID(said["appointment_id"]))
-    if row is None:
-        return []
-    texts = session.scalars(
-        select(Message).where(Message.org_id == org_id, Message.appointment_id == row.id).order_by(Message.created_at)
-    )
-    return [_appointment_effect(row), *map(_as_effect, texts)]
-
-
-def _appointment_effect(row: Appointment) -> dict[str, Any]:
-    return {"kind": "appointment", "id": row.id, "status": row.status, "google_event_id": row.google_event_id}
-
-
-def _text(session: Session, org_id: UUID, condition: Any) -> Message | None:
-    return session.scalar(select(Message).where(Message.org_id == org_id, condition))
-
-
-def _as_effect(text: Message) -> dict[str, Any]:
-    return {"kind": f"{text.direction} text", "id": text.id, "status": text.status, "sid": text.provider_sid}
-
-
-_FINDERS: dict[tuple[str, str], Callable[[Session, UUID, dict[str, Any]], list[dict[str, Any]]]] = {
-    ("vapi", "status-update"): _of_call,
-    ("vapi", "end-of-call-report"): _of_call,
-    ("twilio", "message.inbound"): _of_text_in,
-    ("twilio", "message.status"): _of_status,
-    (INTERNAL_PROVIDER, OwnWork.SEND_MESSAGE): _of_sending,
-    (INTERNAL_PROVIDER, OwnWork.FINISH_APPOINTMENT): _of_appointment,
-}

@@ -16,7 +16,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from sandbox.standins.state import State, now
 from sandbox.standins.twilio_delivery import DEFAULT_SETTINGS, Deliveries
-from sandbox.standins.twilio_messages import API_VERSION, matches, new_message, resource
+from sandbox.standins.twilio_messages import API_VERSION, inbound_message, matches, new_message, resource
 from sandbox.standins.twilio_numbers import Senders
 from sandbox.standins.twilio_rules import Pace, TwilioRefusal, check_message
 
@@ -144,6 +144,7 @@ class TwilioStandIn:
             "opt_out": self._opt_out,
             "opt_in": self._opt_in,
             "messages": self._messages,
+            "inbound_message": self._put_inbound,
             "twilio_numbers": self._senders.listing,
             "callbacks": self._deliveries.listing,
         }
@@ -198,6 +199,14 @@ class TwilioStandIn:
                 for pair in branch.get("opt_outs", [])
                 if pair[1] != recipient or (sender is not None and pair[0] != sender)
             ]
+
+    def _put_inbound(
+        self, account: str, sender: str, recipient: str, body: str, sid: str | None = None, sent_at: str | None = None
+    ) -> str:
+        with self._state.changing("twilio") as branch:
+            message = inbound_message(account, sender, recipient, body, sid=sid, sent_at=sent_at)
+            branch.setdefault("messages", {})[message["sid"]] = message
+            return str(message["sid"])
 
     def _messages(self) -> list[dict[str, Any]]:
         with self._state.reading("twilio") as branch:

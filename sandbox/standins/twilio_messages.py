@@ -39,6 +39,31 @@ def new_message(account_sid: str, account: dict[str, Any], form: dict[str, str],
     }
 
 
+def inbound_message(
+    account_sid: str, sender: str, recipient: str, body: str, *, sid: str | None = None, sent_at: str | None = None
+) -> dict[str, Any]:
+    """A text that somebody sent to a number of the account, as it is kept."""
+    moment = sent_at or now().isoformat()
+    return {
+        "sid": sid or "SM" + secrets.token_hex(16),
+        "account_sid": account_sid,
+        "direction": "inbound",
+        "to": recipient,
+        "from": sender,
+        "pool": [],
+        "messaging_service_sid": None,
+        "body": body,
+        "template": False,
+        "num_media": "0",
+        "status": "received",
+        "error_code": None,
+        "status_callback": None,
+        "created_at": moment,
+        "sent_at": moment,
+        "updated_at": moment,
+    }
+
+
 def resource(message: dict[str, Any]) -> dict[str, Any]:
     """A message as Twilio shows it."""
     uri = f"/{API_VERSION}/Accounts/{message['account_sid']}/Messages/{message['sid']}"
@@ -46,7 +71,7 @@ def resource(message: dict[str, Any]) -> dict[str, Any]:
     shown = ("sid", "account_sid", "to", "from", "messaging_service_sid", "body", "num_media", "status", "error_code")
     return {name: message[name] for name in shown} | {
         "api_version": API_VERSION,
-        "direction": "outbound-api",
+        "direction": message.get("direction", "outbound-api"),
         "error_message": None,
         "num_segments": "0" if message["from"] is None else str(segments),
         "price": None,

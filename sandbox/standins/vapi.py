@@ -123,7 +123,7 @@ class VapiStandIn:
             limit = _limit()
             found = [
                 thing
-                for thing in reversed(list(branch.get(kind, {}).values()))
+                for thing in _newest_first(branch.get(kind, {}))
                 if thing["orgId"] == org_id
                 and all(thing.get(name) == request.args[name] for name in filters if name in request.args)
                 and all(_in_time(thing, name) for name in _DATE_FILTERS if name in request.args)
@@ -213,6 +213,11 @@ def _uuid_or_none(body: dict[str, Any], name: str) -> bool:
         return body.get(name) is None or bool(uuid.UUID(body[name]))
     except (ValueError, AttributeError, TypeError):
         return False
+
+
+def _newest_first(things: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    latest_made_first = list(things.values())[::-1]
+    return sorted(latest_made_first, key=lambda one: datetime.fromisoformat(one["createdAt"]), reverse=True)
 
 
 def _limit() -> int:

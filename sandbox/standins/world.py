@@ -128,6 +128,20 @@ class RemoteWorld:
         """All messages taken, the oldest first."""
         return list(self._do("messages"))
 
+    def inbound_message(
+        self,
+        account: str,
+        sender: str,
+        recipient: str,
+        body: str,
+        *,
+        sid: str | None = None,
+        sent_at: datetime | None = None,
+    ) -> str:
+        """Somebody texts a number of the account, and Twilio tells nobody; the answer is its SID."""
+        given = {"account": account, "sender": sender, "recipient": recipient, "body": body, "sid": sid}
+        return str(self._do("inbound_message", **given, sent_at=sent_at.isoformat() if sent_at else None))
+
     def callbacks(self) -> list[dict[str, Any]]:
         """All status callbacks made: sid, status, url, answer, attempts, at."""
         return list(self._do("callbacks"))

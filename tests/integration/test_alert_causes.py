@@ -272,7 +272,7 @@ def test_every_kind_that_can_be_looked_for_has_its_words():
     from app.services.alert_causes import SHARED, Steadiness, canary_look
 
     looked_for = {kind for look in (*SHARED, canary_look(Steadiness())) for kind in look.kinds}
-    local = {"database_lost", "redis_lost", "limiter_cannot_count", "circuit_open"}
+    local = {"database_lost", "redis_lost", "limiter_cannot_count", "circuit_open", "spool_failing", "spool_not_empty"}
     assert looked_for | local == set(alert_texts.WORDINGS)
 
 

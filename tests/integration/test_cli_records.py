@@ -155,7 +155,7 @@ def test_a_replay_delivers_again_says_what_exists_and_leaves_a_trail(
     (done,) = cli.data("deliveries", "list")
     replayed = cli.data("deliveries", "replay", done["id"])
     (effect,) = replayed.pop("recorded_effects")
-    assert replayed == {"id": done["id"], "status": "received", "replayed": True, "bell_rung": False}
+    assert replayed == {"id": done["id"], "status": "received", "replayed": True, "repeated": 0, "bell_rung": False}
     assert (effect["kind"], effect["status"]) == ("call", "ended")
     deliver(platform)
     (again,) = cli.data("deliveries", "list")

@@ -17,7 +17,7 @@ from tests.e2e.house import ROOT
 from tests.eventually import eventually
 
 LOCK_KEY = "rq:scheduler_lock"
-SWEEP, CLEANUP = SCHEDULE_IDS
+SWEEP, CLEANUP, RECONCILE = SCHEDULE_IDS
 
 
 @pytest.fixture
@@ -56,8 +56,9 @@ def test_two_schedulers_hold_each_entry_once_and_one_goes_on_when_the_other_is_k
     first.kill()
     killed = time.time()
     eventually(lambda: swept_after(redis, killed), seconds=40)
-    assert set(redis.zrange(SCHEDULED_KEY, 0, -1)) == {SWEEP.encode(), CLEANUP.encode()}
-    assert redis.lrange(f"rq:queue:{QUEUE_NAME}", 0, -1) == [SWEEP.encode()]
+    assert set(redis.zrange(SCHEDULED_KEY, 0, -1)) == {SWEEP.encode(), CLEANUP.encode(), RECONCILE.encode()}
+    queued = redis.lrange(f"rq:queue:{QUEUE_NAME}", 0, -1)
+    assert sorted(queued) == [RECONCILE.encode(), SWEEP.encode()]  # what is due at once, each once
 
 
 def test_the_lock_of_one_that_was_killed_with_it_ends_by_itself(start, redis):

@@ -18,6 +18,8 @@ from app.cli import (
     house,
     keys,
     organizations,
+    persons,
+    reconcile,
     records,
     simulate,
     spool,
@@ -47,8 +49,9 @@ GROUPS = [
     booking.staff,
     booking.closure,
     templates.template,
+    persons.person,
 ]
-OWN = [tail.tail, usage.usage, house.tools, house.db_roles, house.new_key]
+OWN = [tail.tail, usage.usage, reconcile.reconcile, house.tools, house.db_roles, house.new_key]
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -129,6 +129,29 @@ class GoogleCalendar(ChangeCalls):
             raise
 
     @protected("google_calendar_events")
+    def reword_event(
+        self,
+        credentials: GoogleCalendarCredentials,
+        *,
+        event_id: str,
+        summary: str,
+        description: str,
+        timeout_seconds: float = FULL_TIMEOUT_SECONDS,
+    ) -> CalendarEvent:
+        """Give the event other words and leave everything else; nobody is notified. Raises as ``move_event`` does."""
+        ends = Deadline.within(timeout_seconds)
+        body = {"summary": summary, "description": description}
+        request = self._api.events().patch(
+            calendarId=credentials.calendar_id, eventId=event_id, body=body, sendUpdates="none"
+        )
+        try:
+            return self._ask(credentials, request, read_event, timeout_seconds, writes=True)
+        except ProviderRefused as refusal:
+            if type(refusal) is ProviderRefused and self._is_deleted(credentials, event_id, ends):
+                raise ResourceGone("the event was deleted", provider_code=refusal.provider_code) from None
+            raise
+
+    @protected("google_calendar_events")
     def delete_event(
         self,
         credentials: GoogleCalendarCredentials,

@@ -14,6 +14,7 @@ from app.integrations.twilio.credentials import TwilioCredentials
 from app.integrations.twilio.messages import Approved, SentMessage, TwilioMessages, sender_of
 from app.integrations.twilio.numbers import RETRIES, NumberSettings, ServiceSettings, TwilioNumbers
 from app.integrations.twilio.parsing import TWIML_EMPTY, consent_of, conversation_lane, parse_inbound, parse_status
+from app.integrations.twilio.reconciling import ListedText, as_inbound, as_status
 from app.integrations.twilio.routing import routing_keys
 from app.integrations.twilio.signing import verify
 from app.integrations.twilio.words import without_words
@@ -25,12 +26,15 @@ __all__ = [
     "TRANSIENT_CODES",
     "TWIML_EMPTY",
     "Approved",
+    "ListedText",
     "NumberSettings",
     "SentMessage",
     "ServiceSettings",
     "TwilioCredentials",
     "TwilioMessages",
     "TwilioNumbers",
+    "as_inbound",
+    "as_status",
     "classify_status_error",
     "consent_of",
     "conversation_lane",

@@ -97,6 +97,17 @@ class TwilioCredentials(BaseModel):
             changes |= {"account_sid": account_sid, "auth_token": token, "api_key_sid": None, "api_key_secret": None}
         return self.model_copy(update=changes)
 
+    def of_each_account(self) -> list[TwilioCredentials]:
+        """These, and as many more as there are subaccounts whose token is known: each lists only what is its own."""
+        theirs = [
+            self.speaking_for(
+                account_sid=sid, service_sid=self.messaging_service_sid, number=self.from_number, whatsapp=None
+            )
+            for sid in self._subaccounts()
+            if sid != self.account_sid
+        ]
+        return [self, *theirs]
+
     def _subaccounts(self) -> dict[str, SecretStr]:
         if self.subaccount_tokens is None:
             return {}

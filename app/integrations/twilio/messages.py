@@ -26,9 +26,11 @@ from app.integrations.twilio.addresses import SMS, WHATSAPP, with_channel, witho
 from app.integrations.twilio.client import Clients
 from app.integrations.twilio.credentials import TwilioCredentials
 from app.integrations.twilio.failures import sort_error
+from app.integrations.twilio.reconciling import ListedText, as_listed
 
 FULL_TIMEOUT_SECONDS = 10.0  # a call that had so long and got no answer speaks against Twilio
 MOST_LISTED = 100
+LARGEST_PAGE = 500
 
 Channel = Literal["sms", "whatsapp"]
 T = TypeVar("T")
@@ -119,6 +121,31 @@ class TwilioMessages:
             return [message for message in ours if message.created_at is None or message.created_at >= start]
 
         return self._call(channel, credentials, find, timeout_seconds)
+
+    def list_between(
+        self,
+        credentials: TwilioCredentials,
+        *,
+        since: datetime,
+        until: datetime,
+        most: int,
+        timeout_seconds: float = FULL_TIMEOUT_SECONDS,
+    ) -> list[ListedText]:
+        """The account's texts, both ways, that were sent in this time, the newest first, at most ``most``.
+
+        ``timeout_seconds`` is each page's. The circuit is that of SMS: it is one list of both channels.
+        """
+
+        def find(client: Client) -> list[ListedText]:
+            listed = client.messages.list(
+                date_sent_after=since.astimezone(UTC),
+                date_sent_before=until.astimezone(UTC),
+                limit=most,
+                page_size=min(most, LARGEST_PAGE),
+            )
+            return [as_listed(message) for message in listed if message.sid]
+
+        return self._call(SMS, credentials, find, timeout_seconds)
 
     def fetch(
         self,

@@ -10,6 +10,7 @@ from app.integrations.vapi.client import VapiCall, VapiClient
 from app.integrations.vapi.credentials import HmacPlan, VapiCredentials
 from app.integrations.vapi.facts import CallFacts, CallReport, CallStatus, call_of, report_of, status_of
 from app.integrations.vapi.parsing import parse
+from app.integrations.vapi.reconciling import report_event
 from app.integrations.vapi.routing import routing_keys
 from app.integrations.vapi.settings import VapiSettings, authentication_plan
 from app.integrations.vapi.tools import ToolCall, tool_calls_of
@@ -30,6 +31,7 @@ __all__ = [
     "authentication_plan",
     "call_of",
     "parse",
+    "report_event",
     "report_of",
     "routing_keys",
     "status_of",

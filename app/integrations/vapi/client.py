@@ -90,12 +90,14 @@ class VapiClient:
         *,
         limit: int = 100,
         created_after: datetime | None = None,
+        created_before: datetime | None = None,
         timeout_seconds: float = FULL_TIMEOUT_SECONDS,
     ) -> list[VapiCall]:
-        """The newest calls, at most ``limit``, created after an (aware) moment if one is given."""
+        """The newest calls, at most ``limit``, created between (aware) moments if they are given, without these."""
         query = {"limit": str(limit)}
-        if created_after is not None:
-            query["createdAtGt"] = created_after.astimezone(UTC).isoformat(timespec="milliseconds")
+        for name, edge in (("createdAtGt", created_after), ("createdAtLt", created_before)):
+            if edge is not None:
+                query[name] = edge.astimezone(UTC).isoformat(timespec="milliseconds")
         found = self._wire.ask("GET", "/call", query=query, timeout_seconds=timeout_seconds)
         return [_call(item) for item in _listed(found)]
 
