@@ -27,7 +27,6 @@ test: $(INSTALLED) ## run the tests; T=tests/unit picks some; TEST_POSTGRES_BIN=
 # CHAOS="--group redis --out redis.json" picks some and keeps their rows; `python -m chaos --help` tells the rest.
 chaos: $(INSTALLED) ## break everything under load and judge it (two hours); SHORT=1 a part in three minutes
 	@$(BIN)/python -m chaos $(if $(SHORT),--short) $(CHAOS)
-	@$(if $(SHORT),$(BIN)/python -m chaos --sabotage no-dedup --sabotage acknowledge-early)
 
 guides: $(INSTALLED) ## run the guides' commands (docs/*.md) against a fresh installation
 	@$(BIN)/python -m sandbox.guides

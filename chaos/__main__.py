@@ -8,11 +8,14 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from chaos import table
 from chaos.faults import FAULTS, GROUPS
-from chaos.proving import prove
+from chaos.house import House
+from chaos.people import Numbers
+from chaos.proving import IN_SHORT, Proof, prove, prove_in
 from chaos.run import Options, run
 from chaos.sabotage import SABOTAGES
 
@@ -52,7 +55,13 @@ def main() -> int:
         rate=options.rate or (SHORT_RATE if options.short else RATE),
         events=options.events,
     )
-    for row in run(chosen, how):
+    proofs: list[Proof] = []
+    proving = IN_SHORT if options.short and not options.only else ()
+
+    def prove_it(house: House, numbers: Numbers) -> None:
+        _tell_proofs(prove_in(house, proving, numbers, how), proofs)
+
+    for row in run(chosen, how, last=prove_it):
         rows.append(row)
         print(table.tell(row), flush=True)
         if options.out:
@@ -60,15 +69,22 @@ def main() -> int:
             table.save(options.out, {**facts, "seconds": round(time.monotonic() - began)}, rows)
         if not row.is_clean and not options.go_on:
             break
-    return _conclude(rows, options)
+    code = _conclude(rows, options)
+    return code or (0 if all(proof.found for proof in proofs) else 1)
+
+
+def _tell_proofs(proofs: Iterable[Proof], told: list[Proof]) -> None:
+    for proof in proofs:
+        told.append(proof)
+        print(proof, flush=True)
 
 
 def _prove(names: list[str], options: argparse.Namespace) -> int:
     """0 when each was caught."""
-    proofs = []
-    for proof in prove(names, Options(seed=options.seed, rate=options.rate or SHORT_RATE, events=options.events)):
-        proofs.append(proof)
-        print(proof, flush=True)
+    proofs: list[Proof] = []
+    _tell_proofs(
+        prove(names, Options(seed=options.seed, rate=options.rate or SHORT_RATE, events=options.events)), proofs
+    )
     print(f"{sum(proof.found > 0 for proof in proofs)} of {len(proofs)} broken guarantees were caught")
     return 0 if all(proof.found for proof in proofs) else 1
 

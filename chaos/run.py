@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
@@ -51,10 +51,16 @@ class Look:
     row: Row
 
 
-def run(faults: Sequence[Fault], options: Options) -> Iterator[Row]:
-    """A row for each fault, completed when the house it shares with others of its group goes."""
+def run(
+    faults: Sequence[Fault], options: Options, *, last: Callable[[House, Numbers], None] = lambda *_: None
+) -> Iterator[Row]:
+    """A row for each fault, completed when the house it shares with others of its group goes.
+
+    ``last`` is called with the last house before it goes, and may do with it what it likes.
+    """
     numbers = Numbers(first=options.seed * 1_000_000)
-    for shared in _by_house(faults, options):
+    houses = _by_house(faults, options)
+    for shared in houses:
         possible = [fault for fault in shared if fault.needs() is None]
         looks: list[Look] = []
         with ExitStack() as closing:
@@ -68,6 +74,8 @@ def run(faults: Sequence[Fault], options: Options) -> Iterator[Row]:
                     yield looks[-1].row
             if house is not None:
                 look_again(house, looks, options)
+                if shared is houses[-1]:
+                    last(house, numbers)
 
 
 def look_again(house: House, looks: Sequence[Look], options: Options) -> None:
