@@ -236,6 +236,7 @@ class House:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",  # gunicorn tells by a file's date that its worker lives
         }
 
     def close(self) -> None:
