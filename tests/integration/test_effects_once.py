@@ -328,3 +328,18 @@ def test_a_text_asked_for_while_twilio_is_away_is_sent_when_it_is_back_once(clie
     world.clear_faults()
     settle(lambda: rows(platform, people.salon) == ["sent"], seconds=30)
     assert len(world.messages()) == 1
+
+
+def test_a_move_that_the_calendar_could_not_be_told_of_is_finished_and_texted(client, platform, people, world, settle):
+    salon = people.salon
+    book(client, salon)
+    settle(lambda: rows(platform, salon) == ["sent"])
+    world.fault("google", "error_500")
+    said = salon.tool(client, "reschedule_appointment", call_id="c", phone=ADA, new_start=tomorrow(12).isoformat())
+    assert "noted" in said
+    world.clear_faults()
+    hurry_finishing(platform)
+    settle(lambda: len(rows(platform, salon)) == 2 and set(rows(platform, salon)) <= {"sent", "delivered"})
+    (event,) = live(world, salon)
+    assert datetime.fromisoformat(event["start"]["dateTime"]) == tomorrow(12)
+    assert len(world.messages()) == 2
