@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
 from app.errors import CircuitOpen, ProviderRefused, ProviderUnavailable
-from app.integrations.circuit_state import FAILURES_TO_OPEN, LocalKeeper, RedisKeeper, State
+from app.integrations.circuit_state import FAILURES_TO_OPEN, LocalKeeper, Reading, RedisKeeper, State
 from app.observability import metrics
 from app.observability.logging import get_logger
 from app.redis import RedisAway
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PROBE_ENDS_SECONDS = 1.0  # what those are told to wait who find another's probe under way
 ASK_AGAIN_SECONDS = 0.25  # while another probes, Redis is not asked by every call
+LOOKS = 10  # at Redis after a change here, while other threads change it too; then the background poll's look counts
 
 T = TypeVar("T")
 
@@ -142,9 +143,10 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
         if time.monotonic() < self._ask_again_at:
             self._refuse()
         token = uuid.uuid4().hex
+        version = self.here.version
         try:
             claim = self._use(lambda client: self.there.claim(client, token))
-            self.here.keep(claim.reading)
+            self.here.keep(claim.reading, if_version=version)
         except RedisAway:
             claim = self.here.claim(token)
         self.announce()
@@ -178,7 +180,7 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
     def _failed(self, token: str) -> None:
         open_seconds = self._registry.open_seconds
         try:
-            self.here.keep(self._use(lambda client: self.there.failed(client, token, open_seconds)))
+            self._do(lambda client: self.there.failed(client, token, open_seconds))
         except RedisAway:
             self._untold = True
             self.here.failed(token, open_seconds)
@@ -186,7 +188,7 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
 
     def _succeeded(self, token: str) -> None:
         try:
-            self.here.keep(self._use(lambda client: self.there.succeeded(client, token)))
+            self._do(lambda client: self.there.succeeded(client, token))
         except RedisAway:
             self.here.succeeded(token)
         self.announce()
@@ -196,6 +198,20 @@ class SharedCircuit(CircuitBreaker):  # type: ignore[misc]  # the package has no
             self._use(lambda client: self.there.release(client, token))
         except RedisAway:
             self.here.release(token)
+
+    def _do(self, verb: Callable[[Any], Reading]) -> None:
+        """Do it in Redis, and keep what is then so. Where another thread has kept something meanwhile, Redis is asked
+        again: it may know of what that one did not. Raises RedisAway when it could not be done there."""
+        version = self.here.version
+        reading = self._use(verb)
+        for _ in range(LOOKS):
+            if self.here.keep(reading, if_version=version):
+                return
+            version = self.here.version
+            try:
+                reading = self._registry.link.use(self.there.read)
+            except RedisAway:
+                return  # the background poll keeps what is so when Redis is back
 
     def _use(self, action: Callable[[Any], T]) -> T:
         def told_first(client: Any) -> T:

@@ -74,11 +74,17 @@ class LocalKeeper:
             return Reading(failures, limit=self.limit)
         return Reading(failures, max(0.0, self._open_until - time.monotonic()), self.limit)
 
-    def keep(self, reading: Reading, *, if_version: int | None = None) -> None:
-        """Take over what Redis says, unless something has happened here since ``if_version``."""
+    def keep(self, reading: Reading, *, if_version: int) -> bool:
+        """Take over what Redis said, unless something has happened here since ``if_version``; whether it did.
+
+        ``version`` is read before Redis is asked: of two threads that asked, the one with the older answer may come
+        later, and must not undo what the newer one said.
+        """
         with self._lock:
-            if if_version is None or if_version == self.version:
-                self._set(reading.failures, reading.open_seconds)
+            if if_version != self.version:
+                return False
+            self._set(reading.failures, reading.open_seconds)
+            return True
 
     def failed(self, token: str, open_seconds: float) -> Reading:
         """Count a failure; the last of the limit in a row, and any of the probe, opens the circuit."""

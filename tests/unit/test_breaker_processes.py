@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from app.errors import CircuitOpen
+from app.errors import CircuitOpen, ProviderUnavailable
 from app.integrations.breaker import VAPI, Circuits, protected
 from sandbox.valkey import EmbeddedValkey
 from tests.circuits import Joining, Provider, forget, joining, state_of, wait_for
@@ -33,6 +34,28 @@ def test_failures_of_several_processes_add_up(join: Joining) -> None:
     Provider(first).fail(2)
     Provider(second).fail(1)
     assert state_of(second) == "open"
+
+
+def test_threads_that_fail_at_once_open_it_once_whoever_hears_from_redis_last(join: Joining) -> None:
+    for _ in range(20):
+        registry = join()
+        registry.reset(VAPI)
+        registry.open_seconds = 30.0
+        heard: list[tuple[str, str]] = []
+        registry.on_change(lambda _, old, new, heard=heard: heard.append((old, new)))
+        together = threading.Barrier(8)
+
+        def fail(registry: Circuits = registry, together: threading.Barrier = together) -> None:
+            def broken() -> None:
+                together.wait(5)
+                raise ProviderUnavailable
+
+            with contextlib.suppress(ProviderUnavailable):
+                protected(VAPI, registry)(broken)()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: fail(), range(8)))
+        assert heard == [("closed", "open")]
 
 
 def test_another_process_sees_the_opening_and_the_closing_within_about_a_second(join: Joining) -> None:

@@ -38,9 +38,7 @@ from app.services.platform import Platform
 JSON = "application/json"
 LARGEST_BODY = 64_000
 RETRY_AFTER_SECONDS = 5
-CONFLICTS = {"unfinished", "raw", "answered", "not_connected"}
-UNCLEAR = {"which_service", "unknown_service", "unknown_staff", "other_staff"}  # what is meant by the names
-UNPROCESSABLE = {"invalid_input", "invalid_cursor", "key_reused", *UNCLEAR}
+CONFLICTS = {"unfinished", "raw", "answered", "not_connected", "words_gone", "erased"}
 
 PUBLIC = {"api.show_openapi"}
 
@@ -249,7 +247,8 @@ def _not_found(error: NotFound) -> Response:
 @blueprint.errorhandler(PermanentFailure)
 def _cannot(error: VoicedeskError) -> Response:
     """409 for what stands in the way here, 422 for what was asked, 502 for what a provider refuses."""
-    status = 409 if error.code in CONFLICTS else 422 if error.code in UNPROCESSABLE else 502
+    is_asked_wrong = isinstance(error, InvalidInput) or error.code == "key_reused"
+    status = 409 if error.code in CONFLICTS else 422 if is_asked_wrong else 502
     return problem(status, error.code, f"{error} {error.advice}".strip())
 
 
