@@ -27,6 +27,7 @@ CONNECT_SECONDS = 2.0
 POST_SECONDS = 20.0  # as long as Vapi waits
 COPIES = 5
 AGAIN_SECONDS = 1.0
+GREETING_SECONDS = 10.0
 SETTLE_SECONDS = 90.0
 
 
@@ -82,15 +83,22 @@ class Traffic:
     def greet(self) -> None:
         """One call for each organization at each web process: whom a process has met it knows without a database.
 
-        By itself it gets to know everybody once a minute. Raises RuntimeError when a greeting is not answered.
+        By itself it gets to know everybody once a minute, and one that met an organization while it was being set up
+        knows the rest some seconds later. Raises RuntimeError when a greeting is not answered.
         """
         for place in range(len(self.webs)):
             for business in self.businesses:
                 call_id = str(UUID(int=self.rng.getrandbits(128), version=4))
                 post = posts.vapi(business, "assistant-request", call_id, self.numbers.draw(), {})
-                status, answer = self._post(post, place)
-                if status != 200 or business.assistant_id.encode() not in answer:
-                    raise RuntimeError(f"a call was not taken: HTTP {status}")
+                until = time.monotonic() + GREETING_SECONDS
+                while not self._is_taken(business, post, place):
+                    if time.monotonic() > until:
+                        raise RuntimeError("a call was not taken")
+                    time.sleep(GREETING_SECONDS / 20)
+
+    def _is_taken(self, business: Business, post: Post, place: int) -> bool:
+        status, answer = self._post(post, place)
+        return status == 200 and business.assistant_id.encode() in answer
 
     def run(self, events: int) -> None:
         """Play scenes until so many events are acknowledged, as fast as the rate says and answers come."""
