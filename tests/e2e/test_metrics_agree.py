@@ -193,7 +193,7 @@ def test_after_a_run_with_failures_every_counter_agrees_with_the_database_and_wi
 
 @pytest.mark.timeout(120)
 def test_without_a_folder_the_processes_of_one_gunicorn_count_in_one_of_its_own_which_goes_with_it(tmp_path, world):
-    house = House(tmp_path, world, redis=False, metrics_token=TOKEN)
+    house = House(tmp_path, world, redis=False, metrics_token=TOKEN, canary_seconds=600)
     (tmp_path / "tmp").mkdir()
     house.environment["TMPDIR"] = str(tmp_path / "tmp")
     try:
