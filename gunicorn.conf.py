@@ -21,7 +21,8 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 PRIVATE_METRICS = None
-if not (os.environ.get("METRICS_DIR") or os.environ.get("METRICS_DIR_FILE")):
+SERVED = __name__ == "__config__"  # so gunicorn names it; `flask readiness` only reads it, and must change nothing
+if SERVED and not (os.environ.get("METRICS_DIR") or os.environ.get("METRICS_DIR_FILE")):
     # Its own processes must count together at least. Named before anything counts: that is when it is looked for.
     PRIVATE_METRICS = os.environ["METRICS_DIR"] = tempfile.mkdtemp(prefix="voicedesk-metrics-")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+import redis
 from cryptography.fernet import Fernet
 from flask import Flask
 from flask_migrate import upgrade
@@ -75,13 +76,32 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
     server.stop()
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Hold every test to leaving the environment as it was: settings are read from it, those of later tests too."""
+    before = _variables()
+    yield
+    assert _variables() == before, "this test changed the environment of all that follow it"
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    """One Valkey per test process, for tests that leave it running."""
+def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def valkey(_valkey: EmbeddedValkey) -> EmbeddedValkey:
+    """One Valkey per test process, for tests that leave it running; emptied, since circuits are shared through it."""
+    with redis.Redis.from_url(_valkey.url) as client:
+        client.flushall()
+    return _valkey
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 
@@ -158,6 +159,16 @@ def test_a_server_that_would_not_start_or_take_too_many_connections_fails(platfo
     assert check(platform, "Server Configuration")["status"] == "PASS"
     monkeypatch.setenv(name, value)
     assert check(platform, "Server Configuration")["status"] == "FAIL"
+
+
+def test_a_look_at_the_server_changes_nothing_where_it_is_taken(platform, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("METRICS_DIR", raising=False)
+    before = dict(os.environ)
+    assert check(platform, "Server Configuration")["status"] == "PASS"
+    assert dict(os.environ) == before
+    assert not list(tmp_path.glob("voicedesk-metrics-*"))
 
 
 def test_keys_that_open_nothing_fail_three_checks(another, people):
