@@ -208,6 +208,7 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
             "retry_base_seconds": 0.2,
             "unknown_lookup_seconds": 0.5,
             "circuit_open_seconds": 0.5,
+            "google_changes_per_second": 100,  # at the default of 3 a busy test is paced now and then
             "status_check_seconds": 3600,
             "log_format": "json",
             "spool_dir": str(Path(tempfile.gettempdir()) / f"voicedesk-spool-{secrets.token_hex(6)}"),  # made on need

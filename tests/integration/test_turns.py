@@ -12,6 +12,7 @@ from app.integrations.breaker import circuits
 from app.models import attempts
 from app.services import handlers
 from app.services.drain import Drain
+from tests.conftest import make_settings
 from tests.integration.test_booking import ADA, appointments, hurry_finishing, tomorrow
 from tests.integration.test_texts import plan, rows
 from tests.probes import put_probes
@@ -20,6 +21,11 @@ from tests.probes import put_probes
 def system(platform, statement):
     with platform.database.transaction(system=True) as session:
         return [tuple(row) for row in session.execute(text(statement)).all()]
+
+
+@pytest.fixture
+def settings(database_urls, world):
+    return make_settings(database_urls, world, google_changes_per_second=3)  # as outside of tests
 
 
 @pytest.fixture
