@@ -193,6 +193,7 @@ def test_a_worker_that_is_alive_and_does_nothing_is_found_within_two_intervals_a
         eventually(
             lambda: after_tending(lambda seen: seen.by == "worker" and not seen.workers_idle), seconds=30, every=0.5
         )
+        assert not canary.look(web).missed
     finally:
         worker.kill()
         worker.wait(timeout=10)

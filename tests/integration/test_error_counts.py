@@ -51,6 +51,7 @@ def test_processes_count_together_in_redis(own_valkey: EmbeddedValkey) -> None:
     eventually(lambda: others.totals() == ones.totals())
     ones.stop()
     others.stop()
+    assert ErrorCounts(RedisLink(own_valkey.url)).totals()["5m"] == {"web:A": 2, "job:B": 1}  # who comes later, too
 
 
 def test_what_redis_does_not_know_yet_is_counted_already(own_valkey: EmbeddedValkey) -> None:

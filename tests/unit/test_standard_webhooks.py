@@ -36,6 +36,8 @@ def test_the_published_signature_holds_with_and_without_the_secrets_prefix_and_u
     for secret in (SECRET, SECRET.removeprefix("whsec_")):
         for prefix in ("webhook-", "svix-"):
             verify(message(prefix=prefix), Credentials(signing_secret=secret), now=NOW)
+            with pytest.raises(SignatureInvalid):
+                verify(message(BODY + b" ", prefix=prefix), Credentials(signing_secret=secret), now=NOW)
 
 
 def test_the_published_ed25519_signature_holds_for_its_public_key_alone():

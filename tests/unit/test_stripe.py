@@ -55,6 +55,8 @@ def test_while_a_secret_is_rolled_either_signature_is_enough(library):
     both = f"{old},{new.partition(',')[2]},v0=6ffbb59b2300aae63f272406069a9788598b792a944a07aba816edb039989a39"
     verify(request(both), KEYS, now=now())
     verify(request(both), Credentials(signing_secret="whsec_the_next"), now=now())
+    with pytest.raises(SignatureInvalid):
+        verify(request(both), Credentials(signing_secret="whsec_of_nobody"), now=now())
 
 
 def test_the_cases_stripes_library_refuses_are_refused(library):
