@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import request
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+
+MOST_DISCARDED_BYTES = 10_000_000  # beyond what the proxy lets through
+DISCARD_SECONDS = 5.0
+_PIECE = 65_536
 
 
 def read_body(most: int) -> bytes:
@@ -22,3 +28,23 @@ def read_body(most: int) -> bytes:
     if request.content_length is not None and len(body) != request.content_length:
         raise BadRequest("the body did not arrive whole")
     return body
+
+
+def discard_body() -> None:
+    """Read away what a refused request still sends, within bounds, before the answer goes out.
+
+    A connection that is closed with bytes unread is reset, and then the sender, or the proxy before it, sees an
+    error of the network (502) instead of the answer (413).
+    """
+    stream = request.environ["wsgi.input"]
+    in_chunks = request.content_length is None and request.environ.get("wsgi.input_terminated")
+    left = MOST_DISCARDED_BYTES if in_chunks else min(request.content_length or 0, MOST_DISCARDED_BYTES)
+    until = time.monotonic() + DISCARD_SECONDS
+    try:
+        while left > 0 and time.monotonic() < until:
+            piece = stream.read(min(left, _PIECE))
+            if not piece:
+                return
+            left -= len(piece)
+    except Exception:  # noqa: BLE001 - a connection that broke has nobody to be told
+        return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, g, request
 
+from app.http.bodies import discard_body
 from app.observability import context
 from app.observability.logging import get_logger
 
@@ -30,6 +31,8 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     """Return the id, and say what was asked and answered: by its rule, because a path may hold a token."""
+    if response.status_code >= 400:
+        discard_body()
     request_id = context.ids().get("request_id")
     if request_id:
         response.headers[HEADER] = request_id

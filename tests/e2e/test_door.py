@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -77,6 +78,20 @@ def test_too_much_is_413_whether_its_length_is_said_or_it_comes_in_chunks(vapi):
     body = b'{"message": {"type": "hang", "call": {"id": "c"}, "x": "' + b"y" * 4_000_000 + b'"}}'
     assert requests.post(url, data=body, headers=headers, timeout=20).status_code == 200
     assert requests.post(url, data=iter([body[:9], body[9:]]), headers=headers, timeout=20).status_code == 200
+
+
+def test_who_is_refused_early_reads_the_answer_and_no_reset_however_much_was_still_to_be_sent(vapi):
+    url, headers = vapi
+    where = urlsplit(url)
+    for sent, status in (({}, 413), ({"Content-Type": "text/plain"}, 415)):
+        told = {"Host": "desk.example", "Content-Length": "8000000", "Connection": "close", **headers, **sent}
+        lines = [f"POST {where.path} HTTP/1.1", *(f"{name}: {said}" for name, said in told.items()), "", ""]
+        with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+            connection.sendall("\r\n".join(lines).encode())
+            for _ in range(80):
+                time.sleep(0.005)  # as a proxy passes on what it has taken; a closed end would be met here
+                connection.sendall(b" " * 100_000)
+            assert int(connection.recv(1000).split()[1]) == status
 
 
 def test_an_answer_that_refuses_names_what_is_wrong_and_repeats_nothing_that_was_sent(vapi):
