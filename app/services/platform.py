@@ -30,6 +30,7 @@ from app.services.delivery import Handler
 from app.services.directory import Directory
 from app.services.error_counts import ErrorCounts
 from app.services.forwarding import Turns
+from app.services.grouping import Groups
 from app.services.handlers import find_handler
 from app.services.lately import Lately
 from app.services.measurements import Measurements
@@ -75,6 +76,7 @@ class Platform:
             plain_allowed=settings.environment is not Environment.PRODUCTION,
         )
         self.forward_turns = Turns(settings.worker_threads if kind == "worker" else settings.fallback_threads)
+        self.groups = Groups(self.database)
         self.bell = Bell(self.redis)
         self.on_stuck: Callable[[], None] | None = None  # whoever can end this process
         self.waker = Waker(self)
