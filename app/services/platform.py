@@ -37,6 +37,7 @@ from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
 from app.services.reconciliation.periodic import Reconciler
+from app.services.recording import Recorder
 from app.services.refusals import Refusals
 from app.services.spool import Spool
 from app.services.spool_drain import SpoolKeeper
@@ -77,6 +78,7 @@ class Platform:
         )
         self.forward_turns = Turns(settings.worker_threads if kind == "worker" else settings.fallback_threads)
         self.groups = Groups(self.database)
+        self.recorder = Recorder(self.database, self.process_name)
         self.bell = Bell(self.redis)
         self.on_stuck: Callable[[], None] | None = None  # whoever can end this process
         self.waker = Waker(self)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
-from app.services import grouping, intake
+from app.services import intake, together
 from app.services.platform import Platform
 from tests.eventually import eventually
 from tests.integration.test_hanging_database import frozen
@@ -32,7 +32,7 @@ def endpoint(platform: Platform, people):
 @pytest.fixture
 def patient(monkeypatch) -> None:
     """Who waits for a group waits for the one before it, however long that takes."""
-    monkeypatch.setattr(grouping, "IMPATIENT_SECONDS", 30.0)
+    monkeypatch.setattr(together, "IMPATIENT_SECONDS", 30.0)
 
 
 def event(key: str, *, lane: str | None = None, payload: dict | None = None) -> InboundEvent:
@@ -76,11 +76,11 @@ def held_up(platform: Platform, endpoint, pool: ThreadPoolExecutor, events: list
 
     with locked(platform, endpoint, "held up"):
         before = pool.submit(accept, event("before", lane="held up"))
-        eventually(lambda: platform.groups._leaders == 1, seconds=2)
+        eventually(lambda: not platform.groups.rounds.is_idle(), seconds=2)
         futures = []
         for number, one in enumerate(events):
             futures.append(pool.submit(accept, one))
-            eventually(lambda n=number: len(platform.groups._waiting) == n + 1, seconds=2)
+            eventually(lambda n=number: platform.groups.rounds.waiting() == n + 1, seconds=2)
         yield futures
     assert not before.result(timeout=10).duplicate
 
@@ -103,7 +103,7 @@ def test_who_comes_alone_waits_for_nobody(platform, endpoint, patient):
     for number in range(3):
         intake.accept(platform, endpoint, event(f"event {number}"))
     assert len(set(commits(platform).values())) == 3
-    assert platform.groups._leaders == 0
+    assert platform.groups.rounds.is_idle()
 
 
 def test_one_event_that_the_database_refuses_is_kept_raw_alone_and_its_group_is_stored(platform, endpoint, patient):
@@ -142,7 +142,7 @@ def test_a_lane_that_stays_locked_holds_up_its_own_event_and_not_those_of_its_gr
 def test_a_group_that_takes_long_is_overtaken_by_another(platform, endpoint):
     with ThreadPoolExecutor(TOGETHER) as pool, locked(platform, endpoint, "held"):
         slow = pool.submit(intake.accept, platform, endpoint, event("slow", lane="held"))
-        eventually(lambda: platform.groups._leaders == 1, seconds=2)
+        eventually(lambda: not platform.groups.rounds.is_idle(), seconds=2)
         began = time.monotonic()
         assert not intake.accept(platform, endpoint, event("quick")).duplicate
         assert time.monotonic() - began < 1
@@ -164,8 +164,7 @@ def test_a_database_that_hangs_lets_all_go_within_their_bound_and_none_is_stored
     with frozen(postgres), ThreadPoolExecutor(12) as pool:
         assert max(pool.map(accept, names)) < 2.5
     eventually(platform.database.answers, seconds=5)
-    assert platform.groups._leaders == 0
-    assert not platform.groups._waiting
+    assert platform.groups.rounds.is_idle()
     for name in names:
         intake.accept(platform, endpoint, event(name))
     assert keys(platform) == sorted([*names, "before"])
@@ -187,7 +186,7 @@ def test_connections_killed_in_the_middle_of_a_group_lose_nothing(platform, endp
 
     with ThreadPoolExecutor(TOGETHER) as pool, locked(platform, endpoint, "held"):
         futures = {name: pool.submit(intake.accept, platform, endpoint, event(name, lane="held")) for name in names}
-        eventually(lambda: len(platform.groups._waiting) == TOGETHER - 1, seconds=2)
+        eventually(lambda: platform.groups.rounds.waiting() == TOGETHER - 1, seconds=2)
         eventually(kill_whom_a_lock_holds_up, seconds=2, every=0.01)  # a group of one
         eventually(kill_whom_a_lock_holds_up, seconds=2, every=0.01)  # the group that waited for it
     refused = {name for name, future in futures.items() if future.exception(timeout=10) is not None}
