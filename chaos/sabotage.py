@@ -90,12 +90,16 @@ def _no_fencing() -> None:
 
     from app.models import lanes
 
-    def lock_anyhow(session: Any, org_id: Any, lane_key: str, _token: int) -> bool:
+    def lock_anyhow(session: Any, held: list[tuple[Any, str, int]]) -> set[int]:
         found = text("SELECT 1 FROM lanes WHERE org_id = :org AND lane_key = :key FOR UPDATE")
-        return session.execute(found, {"org": org_id, "key": lane_key}).first() is not None
+        return {
+            token
+            for org_id, lane_key, token in sorted(held)
+            if session.execute(found, {"org": org_id, "key": lane_key}).first() is not None
+        }
 
     _put(lanes, "is_held", lambda *_: True)
-    _put(lanes, "lock_held", lock_anyhow)
+    _put(lanes, "lock_all_held", lock_anyhow)
 
 
 def _any_order() -> None:
@@ -115,7 +119,7 @@ def _any_order() -> None:
 def _done_before() -> None:
     """A delivery is written down as processed before its handler has run."""
     from app.models import attempts, lanes
-    from app.models.attempts import Ending
+    from app.models.recorded import Ending
     from app.services import delivery
 
     run = delivery._run

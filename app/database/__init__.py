@@ -93,18 +93,26 @@ class Database:
             yield session
 
     @contextmanager
-    def intake(self) -> Iterator[Session]:
-        """One transaction as the intake role, which can only add to the inbox, for any organization."""
+    def intake(self, *, lock_timeout_ms: int | None = None) -> Iterator[Session]:
+        """One transaction as the intake role, which can only add to the inbox, for any organization.
+
+        With ``lock_timeout_ms`` no lock is waited for longer.
+        """
         statement_timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
         with self._session(statement_timeout_ms) as session:
             session.connection().exec_driver_sql(
                 f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {statement_timeout_ms}"
+                + (f"; SET LOCAL lock_timeout = {lock_timeout_ms}" if lock_timeout_ms is not None else "")
             )
             yield session
 
     def hurry(self, seconds: float | None) -> None:
         """From now on all that this thread asks may take so long together; None: as long as each may take."""
         self._haste.until = math.inf if seconds is None else time.monotonic() + seconds
+
+    def seconds_left(self, most: float) -> float:
+        """For how long this thread may wait for something of the database's: ``most``, or less in a hurry."""
+        return max(0.0, min(most, getattr(self._haste, "until", math.inf) - time.monotonic()))
 
     def _in_haste(self, statement_timeout_ms: int) -> int:
         """How long a statement may take a thread that may be in a hurry; raises DatabaseUnavailable without time."""

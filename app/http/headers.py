@@ -34,15 +34,19 @@ ALWAYS = {
 STRICT_TRANSPORT = "max-age=31536000"
 
 
+def always(settings: Settings) -> dict[str, str]:
+    """What every answer of this installation says."""
+    is_https = settings.public_base_url.startswith("https://")
+    return {**ALWAYS, "Strict-Transport-Security": STRICT_TRANSPORT} if is_https else ALWAYS
+
+
 def init_app(app: Flask, settings: Settings) -> None:
     """Add the headers to every answer, and CORS to the API's for the origins that are listed."""
-    is_https = settings.public_base_url.startswith("https://")
+    said = always(settings)
 
     def harden(response: Response) -> Response:
-        for name, value in ALWAYS.items():
+        for name, value in said.items():
             response.headers.setdefault(name, value)
-        if is_https:
-            response.headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
         if request.path.startswith("/api/"):
             response.headers.setdefault("Cache-Control", "no-store")
         return response

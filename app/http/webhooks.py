@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from urllib.parse import urlsplit
 
 import orjson
 from flask import Blueprint, Response, current_app, g, request
@@ -25,6 +24,7 @@ from app.errors import (
     UnsupportedContentType,
 )
 from app.http.addresses import client_network
+from app.http.arrived import headers_of, raw_target
 from app.http.bodies import read_body
 from app.http.problems import problem
 from app.integrations import twilio
@@ -196,7 +196,7 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
     webhook = WebhookRequest(
         method=request.method,
         url=platform.settings.public_base_url + _raw_target(),
-        headers={name.lower(): value for name, value in request.headers.items()},
+        headers=headers_of(request.environ),
         body=body,
     )
     if endpoint is None:
@@ -207,11 +207,7 @@ def _look_up(provider: str, token: str, *, content_types: tuple[str, ...]) -> tu
 
 def _raw_target() -> str:
     """Path and query exactly as they came, still escaped: that is what was signed, and Flask's own is not."""
-    raw: str = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or request.full_path
-    if not raw.startswith("/"):  # a proxy may send the absolute form
-        parts = urlsplit(raw)
-        raw = parts.path + (f"?{parts.query}" if parts.query else "")
-    return raw
+    return raw_target(request.environ) or request.full_path
 
 
 def _receive(provider: str, token: str, *, content_types: tuple[str, ...]) -> tuple[Platform, Endpoint, InboundEvent]:

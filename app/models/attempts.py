@@ -1,42 +1,23 @@
 """The life of one attempt: begun before its handler starts, ended by whoever still holds the lane.
 
-Owns the changes of a delivery's status, and with each ending its entry in the ledger. Each function is a
-statement or two inside the caller's transaction; ``end`` must follow ``lanes.lock_held`` in the same one.
+Owns the changes of a delivery's status between its attempts; what is written of many attempts at once, and each
+ending's entry in the ledger, are in ``recorded.py``. Each function is a statement or two inside the caller's
+transaction; ``end`` must follow ``lanes.lock_held`` in the same one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
+from app.models.recorded import Beginning, Ending, begin_all, end_all
 
 CREDENTIALS = "credentials:"
 WAKE_PER_SECOND = 10.0  # per organization, of what waits for no provider
 PARKED = "error_code = 'circuit_open'"  # as against what was tried and failed
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What an attempt came to. ``status`` is the delivery's next; ``delay_seconds`` says when, if it is unfinished.
-
-    ``counts`` is False when nothing was really tried (a circuit was open). ``new_lane`` sets the delivery aside.
-    ``forgets``: what it said is not to be stored any longer.
-    """
-
-    status: str
-    outcome: str
-    delay_seconds: float = 0.0
-    counts: bool = True
-    waiting_on: str | None = None
-    error_code: str | None = None
-    error: str | None = None
-    note: str | None = None
-    new_lane: str | None = None
-    forgets: bool = False
 
 
 def begin(session: Session, *, org_id: UUID, lane_key: str, token: int, delivery_id: int, process: str) -> int | None:
@@ -44,94 +25,13 @@ def begin(session: Session, *, org_id: UUID, lane_key: str, token: int, delivery
 
     An earlier attempt without an end is closed as ``lost`` and counted as a crash.
     """
-    return session.execute(
-        text(
-            f"""
-            WITH lost AS (
-                UPDATE delivery_attempts SET ended_at = now(), outcome = 'lost'
-                WHERE org_id = :org AND delivery_id = :id AND ended_at IS NULL
-            ), begun AS (
-                UPDATE webhook_delivery_log d
-                SET status = 'processing', attempts = d.attempts + 1, waiting_on = NULL, running_since = now(),
-                    crashes = d.crashes + (d.running_since IS NOT NULL)::int
-                FROM lanes l
-                WHERE d.org_id = :org AND d.id = :id AND d.{UNFINISHED} AND d.lane_key = l.lane_key
-                  AND l.org_id = :org AND l.lane_key = :lane AND l.token = :token AND l.due_at > now()
-                RETURNING d.attempts
-            )
-            INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process)
-            SELECT :org, :id, attempts, :token, :process FROM begun RETURNING id
-            """
-        ),
-        {"org": org_id, "id": delivery_id, "lane": lane_key, "token": token, "process": process},
-    ).scalar()
+    begun = begin_all(session, [Beginning(org_id, lane_key, token, delivery_id)], process=process)
+    return begun.get(delivery_id)
 
 
 def end(session: Session, ending: Ending, *, org_id: UUID, delivery_id: int) -> None:
-    """Write what the attempt came to into the delivery, whose lane the caller has locked, and into the books.
-
-    Safe to repeat when it is not known whether the first time was committed: the attempt runs no more then.
-    """
-    finished = ending.status in {"processed", "skipped", "dead"}
-    session.execute(
-        text(
-            """
-            WITH ended AS (
-                UPDATE webhook_delivery_log SET
-                    status = :status, running_since = NULL, waiting_on = :waiting_on,
-                    error_code = :error_code, note = coalesce(:note, note),
-                    attempts = attempts - :refund,
-                    next_attempt_at = now() + make_interval(secs => :delay),
-                    finished_at = CASE WHEN :finished THEN now() END,
-                    held_since = CASE WHEN :finished OR :aside THEN NULL ELSE coalesce(held_since, now()) END,
-                    set_aside_at = CASE WHEN :aside THEN now() ELSE set_aside_at END,
-                    lane_key = coalesce(:new_lane, lane_key)
-                WHERE org_id = :org AND id = :id AND running_since IS NOT NULL RETURNING provider
-            )
-            INSERT INTO ledger_entries (org_id, provider, processed, skipped, dead)
-            SELECT :org, provider, (:status = 'processed')::int, (:status = 'skipped')::int, (:status = 'dead')::int
-            FROM ended WHERE :finished
-            """
-        ),
-        {
-            "status": ending.status,
-            "waiting_on": ending.waiting_on,
-            "error_code": ending.error_code,
-            "note": ending.note,
-            "refund": 0 if ending.counts else 1,
-            "delay": ending.delay_seconds,
-            "finished": finished,
-            "aside": ending.new_lane is not None,
-            "new_lane": ending.new_lane,
-            "org": org_id,
-            "id": delivery_id,
-        },
-    )
-    if ending.new_lane is not None:
-        session.execute(
-            text(
-                "INSERT INTO lanes (org_id, lane_key, due_at)"
-                " VALUES (:org, :lane, now() + make_interval(secs => :delay)) ON CONFLICT DO NOTHING"
-            ),
-            {"org": org_id, "lane": ending.new_lane, "delay": ending.delay_seconds},
-        )
-
-
-def close_trace(session: Session, ending: Ending, *, attempt_id: int, duration_ms: int) -> None:
-    """End the attempt's own row; done also when the lane was lost, because it did happen."""
-    session.execute(
-        text(
-            "UPDATE delivery_attempts SET ended_at = now(), duration_ms = :ms, outcome = :outcome,"
-            " error_code = :code, error = :error WHERE id = :id"
-        ),
-        {
-            "ms": duration_ms,
-            "outcome": ending.outcome,
-            "code": ending.error_code,
-            "error": ending.error,
-            "id": attempt_id,
-        },
-    )
+    """Write what the attempt came to into the delivery, whose lane the caller has locked, and into the books."""
+    end_all(session, [(org_id, delivery_id, ending)])
 
 
 def close_lost(session: Session, *, org_id: UUID, delivery_id: int) -> None:

@@ -122,10 +122,38 @@ UNION ALL
 SELECT p.org_id, NULL, NULL, {", ".join(["NULL"] * 13)} FROM picked p WHERE p.lane_key IS NULL
 """
 
-_HELD = f"""
-SELECT c.org_id, c.lane_key, c.token, d.* FROM lanes c {_FIRST_DELIVERIES}
-WHERE c.org_id = :org AND c.lane_key = :key AND c.token = :token AND c.due_at > now()
-"""
+_CLAIM_IN_TURN, _CLAIM_LISTED = text(_CLAIM.format(turn=_WALK)), text(_CLAIM.format(turn=_LISTED))
+
+_HELD = text(
+    f"""
+    SELECT c.org_id, c.lane_key, c.token, d.* FROM lanes c {_FIRST_DELIVERIES}
+    WHERE c.org_id = :org AND c.lane_key = :key AND c.token = :token AND c.due_at > now()
+    """
+)
+
+_LOCK_HELD = text(
+    "SELECT l.token FROM lanes l JOIN unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]))"
+    " AS h(org_id, lane_key, token) ON l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token"
+    " ORDER BY l.org_id, l.lane_key FOR UPDATE OF l"
+)
+
+_RELEASE = text(
+    f"""
+    WITH head AS MATERIALIZED (
+        SELECT g.org_id, g.lane_key, d.next_attempt_at
+        FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[])) AS g(org_id, lane_key) LEFT JOIN LATERAL (
+            SELECT next_attempt_at FROM webhook_delivery_log d
+            WHERE d.org_id = g.org_id AND d.lane_key = g.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT 1
+        ) d ON true
+    ), gone AS (
+        DELETE FROM lanes l USING head h
+        WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND h.next_attempt_at IS NULL
+    )
+    UPDATE lanes l SET due_at = h.next_attempt_at, token = NULL FROM head h
+    WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND h.next_attempt_at IS NOT NULL
+    RETURNING l.org_id, l.lane_key, l.due_at <= now()
+    """
+)
 
 
 def claim_lanes(
@@ -144,7 +172,7 @@ def claim_lanes(
     nobody else. Nobody else is waited for.
     """
     rows = session.execute(
-        text(_CLAIM.format(turn=_WALK if only is None else _LISTED)),
+        _CLAIM_IN_TURN if only is None else _CLAIM_LISTED,
         {
             **({"after": after} if only is None else {"only": only}),
             "most": most,
@@ -177,7 +205,7 @@ def claim_lanes(
 
 def read_held(session: Session, org_id: UUID, lane_key: str, token: int) -> ClaimedLane | None:
     """A lane that another process claimed under ``token``, as it stands; None when the lease has passed on."""
-    rows = session.execute(text(_HELD), {"org": org_id, "key": lane_key, "token": token}).all()
+    rows = session.execute(_HELD, {"org": org_id, "key": lane_key, "token": token}).all()
     if not rows:
         return None
     return ClaimedLane(org_id, lane_key, token, tuple(_queued(row) for row in rows if row.id is not None))
@@ -196,12 +224,7 @@ def renew_leases(session: Session, held: list[tuple[UUID, str, int]], *, lease_s
             " AS h(org_id, lane_key, token)"
             " WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token RETURNING l.token"
         ),
-        {
-            "lease": lease_seconds,
-            "orgs": [org_id for org_id, _, _ in held],
-            "keys": [lane_key for _, lane_key, _ in held],
-            "tokens": [token for _, _, token in held],
-        },
+        {"lease": lease_seconds, **_as_arrays(held)},
     )
     return {row[0] for row in rows}
 
@@ -215,11 +238,7 @@ def give_back_lanes(session: Session, held: list[tuple[UUID, str, int]]) -> int:
             " AS h(org_id, lane_key, token)"
             " WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token RETURNING 1"
         ),
-        {
-            "orgs": [org_id for org_id, _, _ in held],
-            "keys": [lane_key for _, lane_key, _ in held],
-            "tokens": [token for _, _, token in held],
-        },
+        _as_arrays(held),
     )
     return len(rows.all())
 
@@ -236,31 +255,31 @@ def is_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:
 def lock_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:
     """Lock the lane if it is still ours. What follows must be new statements: only their snapshot
     sees what intake committed while we waited for the lock."""
-    found = session.execute(
-        text("SELECT 1 FROM lanes WHERE org_id = :org AND lane_key = :key AND token = :token FOR UPDATE"),
-        {"org": org_id, "key": lane_key, "token": token},
-    ).first()
-    return found is not None
+    return bool(lock_all_held(session, [(org_id, lane_key, token)]))
+
+
+def lock_all_held(session: Session, held: list[tuple[UUID, str, int]]) -> set[int]:
+    """Lock those of the lanes that are still ours, in the order in which everybody locks lanes; their tokens."""
+    return {row[0] for row in session.execute(_LOCK_HELD, _as_arrays(held))}
 
 
 def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:
     """Give the (locked) lane its next head's date, or delete it when nothing is left; True if work is due now."""
-    row = session.execute(
-        text(
-            f"""
-            WITH head AS (
-                SELECT next_attempt_at FROM webhook_delivery_log
-                WHERE org_id = :org AND lane_key = :key AND {UNFINISHED} ORDER BY id LIMIT 1
-            ), gone AS (
-                DELETE FROM lanes WHERE org_id = :org AND lane_key = :key AND NOT EXISTS (SELECT FROM head)
-            )
-            UPDATE lanes SET due_at = head.next_attempt_at, token = NULL FROM head
-            WHERE lanes.org_id = :org AND lanes.lane_key = :key RETURNING lanes.due_at <= now()
-            """
-        ),
-        {"org": org_id, "key": lane_key},
-    ).first()
-    return bool(row and row[0])
+    return bool(release_lanes(session, [(org_id, lane_key)]))
+
+
+def release_lanes(session: Session, locked: list[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
+    """The same for many (locked) lanes; those in which work is due now."""
+    given = {"orgs": [org_id for org_id, _ in locked], "keys": [lane_key for _, lane_key in locked]}
+    return {(row[0], row[1]) for row in session.execute(_RELEASE, given) if row[2]}
+
+
+def _as_arrays(held: list[tuple[UUID, str, int]]) -> dict[str, Any]:
+    return {
+        "orgs": [org_id for org_id, _, _ in held],
+        "keys": [lane_key for _, lane_key, _ in held],
+        "tokens": [token for _, _, token in held],
+    }
 
 
 def end_impossible_leases(session: Session, *, lease_seconds: float) -> None:

@@ -23,13 +23,14 @@ from app.errors import (
     TemporaryFailure,
 )
 from app.models import attempts, lanes
-from app.models.attempts import Ending
 from app.models.lanes import ClaimedLane, QueuedDelivery
+from app.models.recorded import Ending
 from app.observability import context, metrics
 from app.observability.errors import count, report
 from app.observability.logging import get_logger
 from app.services import retention
 from app.services.isolation import run_isolated
+from app.services.recording import Ended, Recorded
 from app.services.suspension import wait_if_suspended
 
 if TYPE_CHECKING:
@@ -104,7 +105,11 @@ def deliver_lane(platform: Platform, lane: ClaimedLane, keep_going: Callable[[],
         if delivery.running_since is not None:
             if not _deliver_suspect(platform, lane, delivery):
                 break
-        elif not deliver_one(platform, lane, delivery):
+            continue
+        done = deliver_one(platform, lane, delivery, releases=delivery is lane.deliveries[-1])
+        if done.given_back:
+            return done.more
+        if not done.finished:
             break
     with platform.database.transaction(system=True) as session:
         if not lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
@@ -112,19 +117,20 @@ def deliver_lane(platform: Platform, lane: ClaimedLane, keep_going: Callable[[],
         return lanes.release_lane(session, lane.org_id, lane.lane_key)
 
 
-def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> bool:
-    """One attempt at one delivery; True when it is finished and the lane may go on."""
-    with platform.database.transaction(system=True) as session:
-        attempt_id = attempts.begin(
-            session,
-            org_id=lane.org_id,
-            lane_key=lane.lane_key,
-            token=lane.token,
-            delivery_id=delivery.id,
-            process=platform.process_name(),
-        )
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one attempt came to. ``given_back``: the lane is not held any longer; ``more``: and work is due in it."""
+
+    finished: bool
+    given_back: bool = False
+    more: bool = False
+
+
+def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, *, releases: bool = False) -> Done:
+    """One attempt at one delivery. With ``releases`` the lane is given back with its ending, in the same commit."""
+    attempt_id = platform.recorder.begin(lane, delivery)
     if attempt_id is None:
-        return False
+        return Done(finished=False)
     if delivery.running_since is not None:
         metrics.attempt_ended(delivery.provider, delivery.type, "lost")  # its last one: beginning anew has closed it
     with context.bound(
@@ -139,12 +145,13 @@ def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery)
         if ending.status in {"processed", "skipped"} and retention.stores_nothing(platform, delivery.org_id):
             ending = replace(ending, forgets=True)
         duration_ms = round((time.monotonic() - began) * 1000)
-        held = _record_for_certain(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
-        _say(ending, held=held, duration_ms=duration_ms)
-    if ending.status == "retrying" and held:
+        ended = Ended(lane, delivery, ending, attempt_id, duration_ms, releases)
+        recorded = _record_for_certain(platform, ended)
+        _say(ending, held=recorded.held, duration_ms=duration_ms)
+    if ending.status == "retrying" and recorded.held:
         platform.bell.ring_in(ending.delay_seconds)
-    _measure(delivery, ending, held=held, handler_seconds=duration_ms / 1000)
-    return ending.status in {"processed", "skipped", "dead"}
+    _measure(delivery, ending, held=recorded.held, handler_seconds=duration_ms / 1000)
+    return Done(ending.is_last, given_back=releases, more=recorded.more)
 
 
 def _run(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery) -> Ending:
@@ -222,16 +229,8 @@ def _lane_aside(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
     return f"{lane.lane_key[:150]}:aside:{delivery.id}"
 
 
-def _record_for_certain(
-    platform: Platform,
-    lane: ClaimedLane,
-    delivery: QueuedDelivery,
-    ending: Ending,
-    *,
-    attempt_id: int,
-    duration_ms: int,
-) -> bool:
-    """Record the ending; whether the lane was still ours.
+def _record_for_certain(platform: Platform, ended: Ended) -> Recorded:
+    """Record the ending.
 
     Tried again while the database is away, for at most ``RECORD_SECONDS``: a restart of it must not turn
     everything that was running into a suspect. Raises DatabaseUnavailable after that.
@@ -239,31 +238,15 @@ def _record_for_certain(
     until = time.monotonic() + RECORD_SECONDS
     while True:
         try:
-            return _record(platform, lane, delivery, ending, attempt_id=attempt_id, duration_ms=duration_ms)
+            return _record(platform, ended)
         except DatabaseUnavailable:
             if time.monotonic() > until:
                 raise
             time.sleep(RECORD_AGAIN_SECONDS)
 
 
-def _record(
-    platform: Platform,
-    lane: ClaimedLane,
-    delivery: QueuedDelivery,
-    ending: Ending,
-    *,
-    attempt_id: int,
-    duration_ms: int,
-) -> bool:
-    """Write the ending, unless the lane has passed to another; the attempt's own row is closed in any case."""
-    with platform.database.transaction(system=True) as session:
-        held = lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token)
-        if held:
-            attempts.end(session, ending, org_id=lane.org_id, delivery_id=delivery.id)
-            if ending.forgets:
-                retention.forget(session, delivery)
-        attempts.close_trace(session, ending, attempt_id=attempt_id, duration_ms=duration_ms)
-    return held
+def _record(platform: Platform, ended: Ended) -> Recorded:
+    return platform.recorder.end(ended)
 
 
 def _say(ending: Ending, *, held: bool, duration_ms: int) -> None:
@@ -282,7 +265,7 @@ def _measure(delivery: QueuedDelivery, ending: Ending, *, held: bool, handler_se
     """Count the attempt, and the delivery's end if this was it; ``handler_seconds`` None when it never ended."""
     outcome = ending.outcome if handler_seconds is not None else "lost"
     metrics.attempt_ended(delivery.provider, delivery.type, outcome, handler_seconds=handler_seconds)
-    if held and ending.status in {"processed", "skipped", "dead"}:
+    if held and ending.is_last:
         waited = (datetime.now(UTC) - delivery.received_at).total_seconds()
         metrics.delivery_ended(delivery.provider, delivery.type, ending.status, seconds=waited)
 
@@ -315,6 +298,6 @@ def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDeli
 def deliver_suspect_here(platform: Platform, lane: ClaimedLane, delivery_id: int) -> bool:
     """What the process of its own does: one attempt at the delivery, for the lane its parent holds."""
     try:
-        return any(deliver_one(platform, lane, delivery) for delivery in lane.deliveries if delivery.id == delivery_id)
+        return any(deliver_one(platform, lane, one).finished for one in lane.deliveries if one.id == delivery_id)
     except DatabaseUnavailable:
         return False

@@ -111,6 +111,11 @@ class Directory:
             raise UnknownEndpoint
         return found
 
+    def known_endpoint(self, provider: str, token: str) -> Endpoint | None:
+        """The same, if this process has looked it up in the last seconds; asks nobody."""
+        found = self._endpoints.fresh(token)
+        return found if found is not None and found.provider == provider else None
+
     def business(self, org_id: UUID) -> Business:
         """The organization; raises NotFound, DatabaseUnavailable."""
         found = self.find_business(org_id)
@@ -240,7 +245,7 @@ class StaleIfError(Generic[K, V]):
     def get(self, key: K) -> V:
         """The value; raises DatabaseUnavailable only when it was never known."""
         entry = self._entries.get(key)
-        if entry and time.monotonic() - entry[0] < self._fresh_seconds:
+        if entry and self._is_fresh(entry):
             return entry[1]
         try:
             value = self._read(key)
@@ -254,6 +259,14 @@ class StaleIfError(Generic[K, V]):
             return value
         self.learn(key, value)
         return value
+
+    def fresh(self, key: K) -> V | None:
+        """The value, if it is known and need not be looked up again."""
+        entry = self._entries.get(key)
+        return entry[1] if entry and self._is_fresh(entry) else None
+
+    def _is_fresh(self, entry: tuple[float, V]) -> bool:
+        return time.monotonic() - entry[0] < self._fresh_seconds
 
     def learn(self, key: K, value: V) -> None:
         """Keep what was just read."""

@@ -73,7 +73,7 @@ def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepte
     if _overtakes(platform, endpoint, event):
         return Accepted(None, spooled=True)
     try:
-        accepted = _store(platform, as_delivery(endpoint, event))
+        accepted = _store(platform, as_delivery(endpoint, event), size=len(event.request.body) if event.request else 0)
     except (DatabaseUnavailable, ConfigurationError, DBAPIError) as error:
         return _spool(platform, endpoint, event, error)
     platform.bell.ring()
@@ -177,15 +177,15 @@ def _spool(
     return Accepted(None, spooled=True)
 
 
-def _store(platform: Platform, delivery: NewDelivery) -> Accepted:
+def _store(platform: Platform, delivery: NewDelivery, *, size: int = 0) -> Accepted:
     try:
-        accepted = _insert(platform, delivery)
+        accepted = _insert(platform, delivery, size)
     except _Unstorable:
         log.error("webhook.unstorable", org_id=str(delivery.org_id), provider=delivery.provider, type=delivery.type)
         delivery = _as_raw(delivery)
         if retention.stores_nothing(platform, delivery.org_id):
             delivery = replace(delivery, raw=None)
-        accepted = _insert(platform, delivery)
+        accepted = _insert(platform, delivery, size)
     metrics.webhook_stored(delivery.provider, delivery.type, delivery.status, duplicate=accepted.duplicate)
     return accepted
 
@@ -194,11 +194,9 @@ class _Unstorable(Exception):
     """The database refuses this event's data, whenever it is tried."""
 
 
-def _insert(platform: Platform, delivery: NewDelivery) -> Accepted:
-    assert delivery.integration_id is not None
+def _insert(platform: Platform, delivery: NewDelivery, size: int) -> Accepted:
     try:
-        with platform.database.intake() as session:
-            stored = insert_webhooks(session, [delivery])
+        return Accepted(platform.groups.store(delivery, size=size))
     except DBAPIError as error:
         state = str(getattr(error.orig, "pgcode", ""))
         if state.startswith(_REFUSED_DATA):
@@ -208,7 +206,6 @@ def _insert(platform: Platform, delivery: NewDelivery) -> Accepted:
         raise
     except (TypeError, ValueError):  # orjson: half a surrogate pair, a number beyond 64 bits, too deep
         raise _Unstorable from None
-    return Accepted(stored.get((delivery.integration_id, delivery.event_key)))
 
 
 def _as_raw(delivery: NewDelivery) -> NewDelivery:

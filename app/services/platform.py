@@ -30,12 +30,14 @@ from app.services.delivery import Handler
 from app.services.directory import Directory
 from app.services.error_counts import ErrorCounts
 from app.services.forwarding import Turns
+from app.services.grouping import Groups
 from app.services.handlers import find_handler
 from app.services.lately import Lately
 from app.services.measurements import Measurements
 from app.services.nightly import Nightly
 from app.services.quotas import Quotas
 from app.services.reconciliation.periodic import Reconciler
+from app.services.recording import Recorder
 from app.services.refusals import Refusals
 from app.services.spool import Spool
 from app.services.spool_drain import SpoolKeeper
@@ -75,6 +77,8 @@ class Platform:
             plain_allowed=settings.environment is not Environment.PRODUCTION,
         )
         self.forward_turns = Turns(settings.worker_threads if kind == "worker" else settings.fallback_threads)
+        self.groups = Groups(self.database)
+        self.recorder = Recorder(self.database, self.process_name)
         self.bell = Bell(self.redis)
         self.on_stuck: Callable[[], None] | None = None  # whoever can end this process
         self.waker = Waker(self)

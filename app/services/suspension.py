@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from app.models.attempts import Ending, resumption_of
+from app.models.attempts import resumption_of
 from app.models.deliveries import CANARY_ORG_ID
+from app.models.recorded import Ending
 
 if TYPE_CHECKING:
     from app.services.platform import Platform

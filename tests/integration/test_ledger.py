@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from app import create_app
 from app.errors import PermanentFailure, TemporaryFailure
 from app.models import attempts, lanes
-from app.models.attempts import Ending
 from app.models.inbox import NewDelivery, insert_webhooks
+from app.models.recorded import Ending
 from app.services import cleanup, handlers, ledger
 from app.services.delivery import Skip
 from app.services.drain import Drain

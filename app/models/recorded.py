@@ -1,0 +1,172 @@
+"""Beginnings and endings of attempts, of many at once: what threads that deliver side by side write together.
+
+Owns the statements. Each is built once: SQLAlchemy reads a text for its parameters each time it is made. ``end_all``
+must follow ``lanes.lock_held`` (or ``lock_all_held``) in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from app.models.deliveries import UNFINISHED
+
+FINISHED = frozenset({"processed", "skipped", "dead"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What an attempt came to. ``status`` is the delivery's next; ``delay_seconds`` says when, if it is unfinished.
+
+    ``counts`` is False when nothing was really tried (a circuit was open). ``new_lane`` sets the delivery aside.
+    ``forgets``: what it said is not to be stored any longer.
+    """
+
+    status: str
+    outcome: str
+    delay_seconds: float = 0.0
+    counts: bool = True
+    waiting_on: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    note: str | None = None
+    new_lane: str | None = None
+    forgets: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the delivery is finished with it."""
+        return self.status in FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """An attempt that is about to begin, under the lane's token."""
+
+    org_id: UUID
+    lane_key: str
+    token: int
+    delivery_id: int
+
+
+_BEGIN = text(
+    f"""
+    WITH given AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:orgs AS uuid[]), CAST(:lanes AS text[]), CAST(:tokens AS bigint[]),
+                             CAST(:ids AS bigint[])) AS g(org_id, lane_key, token, id)
+    ), lost AS (
+        UPDATE delivery_attempts a SET ended_at = now(), outcome = 'lost' FROM given g
+        WHERE a.org_id = g.org_id AND a.delivery_id = g.id AND a.ended_at IS NULL
+    ), begun AS (
+        UPDATE webhook_delivery_log d
+        SET status = 'processing', attempts = d.attempts + 1, waiting_on = NULL, running_since = now(),
+            crashes = d.crashes + (d.running_since IS NOT NULL)::int
+        FROM given g JOIN lanes l
+          ON l.org_id = g.org_id AND l.lane_key = g.lane_key AND l.token = g.token AND l.due_at > now()
+        WHERE d.org_id = g.org_id AND d.id = g.id AND d.{UNFINISHED} AND d.lane_key = g.lane_key
+        RETURNING d.org_id, d.id, d.attempts, g.token
+    )
+    INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process)
+    SELECT org_id, id, attempts, token, :process FROM begun RETURNING delivery_id, id
+    """
+)
+
+_END = text(
+    """
+    WITH given AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:endings AS jsonb)) AS g(
+            org_id uuid, id bigint, status text, waiting_on text, error_code text, note text, refund smallint,
+            delay float8, finished bool, new_lane text)
+    ), ended AS (
+        UPDATE webhook_delivery_log d SET
+            status = g.status, running_since = NULL, waiting_on = g.waiting_on,
+            error_code = g.error_code, note = coalesce(g.note, d.note),
+            attempts = d.attempts - g.refund,
+            next_attempt_at = now() + make_interval(secs => g.delay),
+            finished_at = CASE WHEN g.finished THEN now() END,
+            held_since = CASE WHEN g.finished OR g.new_lane IS NOT NULL THEN NULL
+                              ELSE coalesce(d.held_since, now()) END,
+            set_aside_at = CASE WHEN g.new_lane IS NOT NULL THEN now() ELSE d.set_aside_at END,
+            lane_key = coalesce(g.new_lane, d.lane_key)
+        FROM given g WHERE d.org_id = g.org_id AND d.id = g.id AND d.running_since IS NOT NULL
+        RETURNING d.org_id, d.provider, g.status, g.finished
+    )
+    INSERT INTO ledger_entries (org_id, provider, processed, skipped, dead)
+    SELECT org_id, provider, count(*) FILTER (WHERE status = 'processed'),
+           count(*) FILTER (WHERE status = 'skipped'), count(*) FILTER (WHERE status = 'dead')
+    FROM ended WHERE finished GROUP BY org_id, provider
+    """
+)
+
+_NEW_LANE = text(
+    "INSERT INTO lanes (org_id, lane_key, due_at)"
+    " VALUES (:org, :lane, now() + make_interval(secs => :delay)) ON CONFLICT DO NOTHING"
+)
+
+_CLOSE = text(
+    """
+    UPDATE delivery_attempts a
+    SET ended_at = now(), duration_ms = g.ms, outcome = g.outcome, error_code = g.code, error = g.error
+    FROM jsonb_to_recordset(CAST(:traces AS jsonb)) AS g(id bigint, ms int, outcome text, code text, error text)
+    WHERE a.id = g.id
+    """
+)
+
+
+def begin_all(session: Session, beginnings: Sequence[Beginning], *, process: str) -> dict[int, int]:
+    """Count attempts and leave their traces: each attempt's id, by its delivery's.
+
+    Missing are those whose lane is no longer ours and deliveries that are finished. An earlier attempt without an
+    end is closed as ``lost`` and counted as a crash.
+    """
+    rows = session.execute(
+        _BEGIN,
+        {
+            "orgs": [one.org_id for one in beginnings],
+            "lanes": [one.lane_key for one in beginnings],
+            "tokens": [one.token for one in beginnings],
+            "ids": [one.delivery_id for one in beginnings],
+            "process": process,
+        },
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def end_all(session: Session, endings: Sequence[tuple[UUID, int, Ending]]) -> None:
+    """Write what attempts at deliveries (organization, id) came to, whose lanes the caller has locked, and the books.
+
+    Safe to repeat when it is not known whether the first time was committed: the attempts run no more then.
+    """
+    given = [
+        {
+            "org_id": str(org_id),
+            "id": delivery_id,
+            "status": ending.status,
+            "waiting_on": ending.waiting_on,
+            "error_code": ending.error_code,
+            "note": ending.note,
+            "refund": 0 if ending.counts else 1,
+            "delay": ending.delay_seconds,
+            "finished": ending.is_last,
+            "new_lane": ending.new_lane,
+        }
+        for org_id, delivery_id, ending in endings
+    ]
+    session.execute(_END, {"endings": orjson.dumps(given).decode()})
+    for org_id, _, ending in endings:
+        if ending.new_lane is not None:
+            session.execute(_NEW_LANE, {"org": org_id, "lane": ending.new_lane, "delay": ending.delay_seconds})
+
+
+def close_traces(session: Session, traces: Sequence[tuple[int, int, Ending]]) -> None:
+    """End the attempts' own rows (id, milliseconds); done also when the lane was lost, because it did happen."""
+    given = [
+        {"id": attempt_id, "ms": ms, "outcome": ending.outcome, "code": ending.error_code, "error": ending.error}
+        for attempt_id, ms, ending in traces
+    ]
+    session.execute(_CLOSE, {"traces": orjson.dumps(given).decode()})

@@ -1,0 +1,36 @@
+"""Grouped intake: webhooks that arrive together share one insert and one durable commit, and are answered after it.
+
+Owns what a group of events waits for: a lane that somebody holds holds up its own event, not a group.
+"""
+
+from __future__ import annotations
+
+from app.database import INTAKE_TIMEOUT_MS, Database
+from app.models.inbox import NewDelivery, insert_webhooks
+from app.services.together import Together
+
+LOCK_TIMEOUT_MS = 200
+
+
+class Groups:
+    """One process's intake. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.rounds: Together[NewDelivery, int | None] = Together(self._insert)
+
+    def store(self, delivery: NewDelivery, *, size: int = 0) -> int | None:
+        """The event's delivery id once it is committed; None when it had been stored before. ``size``: its body's.
+
+        Raises what storing it alone raises, and DatabaseUnavailable when its group was not committed in time; it
+        may be stored all the same then, and is a duplicate the next time.
+        """
+        seconds = self._database.seconds_left(INTAKE_TIMEOUT_MS / 1000)
+        key = (delivery.integration_id, delivery.event_key)
+        return self.rounds.do(delivery, key=key, seconds=seconds, size=size)
+
+    def _insert(self, deliveries: list[NewDelivery]) -> list[int | None]:
+        lock_timeout_ms = LOCK_TIMEOUT_MS if len(deliveries) > 1 else None
+        with self._database.intake(lock_timeout_ms=lock_timeout_ms) as session:
+            ids = insert_webhooks(session, deliveries)
+        return [ids.get((one.integration_id, one.event_key)) for one in deliveries if one.integration_id is not None]

@@ -1,0 +1,87 @@
+"""Beginnings and endings of attempts, written together by the threads of one process that deliver side by side.
+
+Owns the two transactions of an attempt: one before its handler starts, one after it has ended. The second gives the
+lane back too, when nothing more of it is to be delivered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.database import STATEMENT_TIMEOUT_MS, Database
+from app.models import lanes
+from app.models.lanes import ClaimedLane, QueuedDelivery
+from app.models.recorded import Beginning, Ending, begin_all, close_traces, end_all
+from app.services import retention
+from app.services.together import Together
+
+WAIT_SECONDS = STATEMENT_TIMEOUT_MS / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that has ended. ``releases``: the lane is to be given back with it."""
+
+    lane: ClaimedLane
+    delivery: QueuedDelivery
+    ending: Ending
+    attempt_id: int
+    duration_ms: int
+    releases: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of it. ``held``: the lane was still ours; ``more``: it was given back, and work is due in it."""
+
+    held: bool
+    more: bool
+
+
+class Recorder:
+    """One process's. Thread-safe."""
+
+    def __init__(self, database: Database, process_name: Callable[[], str]) -> None:
+        self._database = database
+        self._process_name = process_name
+        self.beginnings: Together[Beginning, int | None] = Together(self._begin)
+        self.endings: Together[Ended, Recorded] = Together(self._end)
+
+    def begin(self, lane: ClaimedLane, delivery: QueuedDelivery) -> int | None:
+        """Count an attempt and leave its trace; None when the lane is no longer ours or the delivery is finished.
+
+        Raises DatabaseUnavailable.
+        """
+        beginning = Beginning(lane.org_id, lane.lane_key, lane.token, delivery.id)
+        return self.beginnings.do(beginning, key=delivery.id, seconds=WAIT_SECONDS)
+
+    def end(self, ended: Ended) -> Recorded:
+        """Write the ending, unless the lane has passed to another; the attempt's own row is closed in any case.
+
+        Raises DatabaseUnavailable. Safe to repeat when it is not known whether the first time was committed.
+        """
+        return self.endings.do(ended, key=ended.lane.token, seconds=WAIT_SECONDS)
+
+    def _begin(self, beginnings: list[Beginning]) -> list[int | None]:
+        with self._database.transaction(system=True) as session:
+            begun = begin_all(session, beginnings, process=self._process_name())
+        return [begun.get(one.delivery_id) for one in beginnings]
+
+    def _end(self, attempts: list[Ended]) -> list[Recorded]:
+        with self._database.transaction(system=True) as session:
+            lanes_of = [(one.lane.org_id, one.lane.lane_key, one.lane.token) for one in attempts]
+            held = lanes.lock_all_held(session, lanes_of)
+            ours = [one for one in attempts if one.lane.token in held]
+            if ours:
+                end_all(session, [(one.delivery.org_id, one.delivery.id, one.ending) for one in ours])
+            for one in ours:
+                if one.ending.forgets:
+                    retention.forget(session, one.delivery)
+            close_traces(session, [(one.attempt_id, one.duration_ms, one.ending) for one in attempts])
+            given_back = [(one.lane.org_id, one.lane.lane_key) for one in ours if one.releases]
+            due = lanes.release_lanes(session, given_back) if given_back else set()
+        return [
+            Recorded(one.lane.token in held, one.releases and (one.lane.org_id, one.lane.lane_key) in due)
+            for one in attempts
+        ]

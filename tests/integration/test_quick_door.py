@@ -1,0 +1,162 @@
+"""Both doors of the webhooks, the quick one and the framework's: nobody outside can tell which one was taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from werkzeug.test import Client, TestResponse
+
+from app.http.quick_door import QuickDoor
+from app.observability import logging as lines
+from tests.prometheus import parse
+
+STATUS = {"type": "status-update", "status": "in-progress", "call": {"id": "c1"}}
+SMS = {"From": "+4915112345678", "To": "+4930111110001", "Body": "Hello", "NumMedia": "0", "ToCity": ""}
+
+
+@pytest.fixture
+def door(app: Flask) -> QuickDoor:
+    quick = app.wsgi_app
+    assert isinstance(quick, QuickDoor)
+    return quick
+
+
+@pytest.fixture
+def framework(door: QuickDoor) -> Client:
+    """Asks the framework, past the quick door."""
+    return Client(door.behind, TestResponse)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    write = lines.write_line
+    monkeypatch.setattr(lines, "write_line", lambda line: (found.append(json.loads(line)), write(line)))
+    return found
+
+
+def heard(answer: TestResponse) -> tuple[int, dict[str, str], bytes]:
+    """What is told to whoever asks, without what differs from one request to the next."""
+    headers = {name.lower(): value for name, value in answer.headers.items() if name != "X-Request-Id"}
+    assert answer.headers["X-Request-Id"]
+    return answer.status_code, headers, answer.data
+
+
+def vapi(message: dict[str, Any], **more: Any) -> Callable[[Any, Any], TestResponse]:
+    return lambda salon, client: salon.vapi(client, message, **more)
+
+
+def raw(body: bytes, content_type: str = "application/json", **headers: str) -> Callable[[Any, Any], TestResponse]:
+    def ask(salon: Any, client: Any) -> TestResponse:
+        return client.post(
+            f"/webhooks/vapi/{salon.vapi_token}",
+            data=body,
+            content_type=content_type,
+            headers={"X-Vapi-Secret": salon.vapi_secret, **headers},
+        )
+
+    return ask
+
+
+ASKED = {
+    "an event": vapi(STATUS),
+    "an event nobody handles": vapi({"type": "speech-update", "call": {"id": "c1"}, "timestamp": 1}),
+    "a question of a caller": vapi({"type": "tool-calls", "call": {"id": "c1"}, "toolCallList": []}),
+    "a wrong secret": vapi(STATUS, secret="wrong"),
+    "no JSON": raw(b"{"),
+    "another content type": raw(b"{}", "text/plain"),
+    "a content type with a charset": raw(json.dumps({"message": STATUS}).encode(), "application/json; charset=utf-8"),
+    "a request with an id": raw(json.dumps({"message": STATUS}).encode(), **{"X-Request-Id": "given-by-them"}),
+    "what jsonb cannot hold": vapi({**STATUS, "call": {"id": "c2"}, "note": "a\x00b"}),
+    "a body beyond the cap": raw(b" " * 6_000_000),
+    "an unknown token": lambda salon, client: client.post("/webhooks/vapi/nobody", data=b"{}"),
+    "a text": lambda salon, client: salon.twilio(client, {**SMS, "MessageSid": "SM" + "1" * 32}),
+    "a text's status": lambda salon, client: salon.twilio(
+        client, {"MessageSid": "SM" + "2" * 32, "MessageStatus": "sent", "To": "+4915112345678"}, path="/status"
+    ),
+    "a query that is signed too": lambda salon, client: salon.twilio(
+        client, {**SMS, "MessageSid": "SM" + "3" * 32}, query="?a=%20b"
+    ),
+    "a status where there is none": lambda salon, client: client.post(f"/webhooks/vapi/{salon.vapi_token}/status"),
+    "a GET": lambda salon, client: client.get(f"/webhooks/vapi/{salon.vapi_token}"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_both_doors_say_the_same_and_store_the_same(asked, people, platform, client, framework):
+    platform.directory.warm()
+    quick = heard(asked(people.salon, client))
+    stored = rows(platform)
+    with platform.database.transaction(system=True) as session:
+        session.execute(text("DELETE FROM webhook_delivery_log"))
+        session.execute(text("DELETE FROM processed_webhook_events"))
+    assert heard(asked(people.salon, framework)) == quick
+    assert rows(platform) == stored
+
+
+def rows(platform) -> list[tuple]:
+    with platform.database.transaction(system=True) as session:
+        found = session.execute(
+            text(
+                "SELECT d.provider, d.type, d.event_key, d.lane_key, d.status, d.error_code, d.occurred_at,"
+                " p.body::text"
+                " FROM webhook_delivery_log d LEFT JOIN webhook_payloads p ON p.delivery_id = d.id ORDER BY d.id"
+            )
+        )
+        return [tuple(row) for row in found]
+
+
+def test_an_event_in_order_never_sees_the_framework_and_a_stranger_does(people, platform, client, door, monkeypatch):
+    platform.directory.warm()
+    seen = []
+
+    def framework(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.append(environ)
+        start_response("500 FRAMEWORK", [])
+        return []
+
+    monkeypatch.setattr(door, "behind", framework)
+    assert people.salon.vapi(client, STATUS).status_code == 200
+    assert not seen
+    assert people.salon.vapi(client, STATUS, secret="wrong").status_code == 500
+    (handed,) = seen
+    assert json.loads(handed["wsgi.input"].read()) == {"message": STATUS}, "with the body as it came"
+
+
+def test_both_doors_count_and_write_the_same_of_an_event(people, platform, app, client, framework, written):
+    platform.directory.warm()
+    told, counted = [], []
+    for number, one in enumerate((client, framework)):
+        before = series(app)
+        del written[:]
+        answer = people.salon.vapi(one, {**STATUS, "call": {"id": f"call {number}"}})
+        after = series(app)
+        (line,) = [line for line in written if line["event"] == "webhook.accepted"]
+        assert line["request_id"] == answer.headers["X-Request-Id"]
+        told.append({name: value for name, value in line.items() if name not in VARYING})
+        counted.append({key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)})
+    assert told[0] == told[1]
+    assert counted[0] == counted[1]
+    assert any("webhooks_accepted" in name for name, _ in counted[0])
+
+
+VARYING = {"timestamp", "delivery_id", "duration_ms", "request_id"}
+
+
+def series(app: Flask) -> dict[Any, float]:
+    found = parse(FlaskClient(app).get("/metrics").get_data(as_text=True))
+    return {
+        key: value
+        for key, value in found.items()
+        if key[0].startswith("voicedesk_webhooks") or (key[0].endswith("request_seconds_count") and _is_webhook(key[1]))
+    }
+
+
+def _is_webhook(labels: frozenset[tuple[str, str]]) -> bool:
+    return any(value.startswith("/webhooks") for _, value in labels)
