@@ -250,7 +250,8 @@ def _await_other(asking: Asking, call: ToolCall) -> str:
         said = _recorded(asking, call)
         if said is not None:
             return said
-        if asking.deadline.remaining() < SENTENCE_RESERVE_SECONDS:
+        # Before the waiting for this ends: who gave it up would say that it is not known what came of it.
+        if asking.deadline.remaining() < SENTENCE_RESERVE_SECONDS + 2 * LOOK_AGAIN_SECONDS:
             return asking.wording.say("said.working")
         time.sleep(LOOK_AGAIN_SECONDS)
 
