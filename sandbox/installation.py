@@ -26,6 +26,8 @@ COMMAND_SECONDS = 120
 NUMBER = "+4930555500001"
 CUSTOMER = "+4915155500002"
 ASSISTANT = "demo-receptionist"
+NUMBER_AT_VAPI = "demo-number"
+PERSON = "owner@example.com"  # who consents at the stand-in of Google
 TRANSFER = "+4930555500009"
 OAUTH_CLIENT = "demo-house.apps.googleusercontent.com"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM")
@@ -129,7 +131,11 @@ class Installation:
         world.google_client(calendar["client_id"], calendar["client_secret"], calendar["refresh_token"])
         callback = f"{self.base_url}/connect/google/callback"
         world.google_oauth_client(OAUTH_CLIENT, str(known["oauth_client_secret"]), [callback])
-        world.vapi_key(str(known["vapi_key"]))
+        world.calendar(PERSON)
+        key = str(known["vapi_key"])
+        world.vapi_key(key)
+        world.assistant(key, "Demo receptionist", ASSISTANT)
+        world.phone_number(key, NUMBER, NUMBER_AT_VAPI)
 
     def _found(self, known: dict[str, Any], environment: Mapping[str, str]) -> None:
         org = self.flask(environment, "org", "create", "Demo Salon", "--timezone", "Europe/Berlin", "--json")

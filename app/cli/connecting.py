@@ -47,7 +47,10 @@ def _line(one: Row) -> str:
     )
 
 
-@integration.command("apply", cls=DataCommand, text=_told)
+_COMPARED = f"Compared: {', '.join(comparing.COMPARED)}. What the sender of a front door has set cannot be asked for."
+
+
+@integration.command("apply", cls=DataCommand, text=_told, epilog=_COMPARED)
 @click.argument("integration_id", type=click.UUID)
 @click.option("--yes", is_flag=True, help="Change it without asking.")
 @click.option("--dev", is_flag=True, help="First try that PUBLIC_BASE_URL, a tunnel's, leads here unchanged.")
@@ -69,7 +72,7 @@ def apply(integration_id: UUID, yes: bool, dev: bool) -> Row:
     }
 
 
-@integration.command("check", cls=DataCommand, text=_checked, failed=bool)
+@integration.command("check", cls=DataCommand, text=_checked, failed=bool, epilog=_COMPARED)
 @click.argument("integration_id", type=click.UUID, required=False)
 @click.option("--all", "every", is_flag=True, help="All connections that are not disabled.")
 def check(integration_id: UUID | None, every: bool) -> list[Row]:

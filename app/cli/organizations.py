@@ -122,12 +122,18 @@ def import_organizations(file: TextIO, dry_run: bool) -> list[Row]:
     return moving_in.run(platform(), file.read(), dry_run=dry_run, actor=operator())
 
 
-@click.group()
+_WORKED_WITH = ", ".join(name for name in connections.PROVIDER_NAMES if name not in connections.FRONT_DOORS)
+_DOORS = ", ".join(connections.FRONT_DOORS)
+_PROVIDERS = f"Providers: {_WORKED_WITH}; and front doors, whose events are stored and forwarded: {_DOORS}."
+_KEYS = "\n\n".join(f"{name}: {', '.join(keys)}" for name, keys in connections.KEYS_OF.items())
+
+
+@click.group(epilog=_PROVIDERS)
 def integration() -> None:
-    """Integrations: an organization's connections to Vapi, Twilio and Google Calendar."""
+    """Integrations: what an organization, or the platform for many, is connected to."""
 
 
-@integration.command("add", cls=DataCommand)
+@integration.command("add", cls=DataCommand, epilog=f"{_PROVIDERS}\n\nKeys:\n\n{_KEYS}")
 @click.argument("words", nargs=-1, required=True, metavar="[ORG] PROVIDER")
 @click.option("--platform", "of_platform", is_flag=True, help="One account for many organizations; without ORG.")
 @_settings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from app.errors import DatabaseUnavailable, VoicedeskError
 from app.integrations.deadline import Deadline
 from app.integrations.events import InboundEvent
-from app.integrations.vapi import ToolCall, call_of, tool_calls_of
+from app.integrations.vapi import SPEAKS_FIRST, ToolCall, call_of, tool_calls_of
 from app.models import tool_answers
 from app.models.deliveries import UNOWNED_ORG_ID
 from app.observability import metrics
@@ -35,8 +35,6 @@ THREADS = 64
 TAKE_OVER_AFTER = timedelta(seconds=25)  # longer than any answer takes: whoever claimed it has died
 LOOK_AGAIN_SECONDS = 0.05
 SENTENCE_RESERVE_SECONDS = 0.4  # kept of the deadline for making the fallback sentence true
-# Vapi, AssistantOverrides: also an assistant that waits for the caller says its first message at once.
-SPEAKS_FIRST = "assistant-speaks-first"
 LEAST_WORK_SECONDS = 0.3  # less than that beyond the reserve is not worth beginning
 LEAST_RECORD_SECONDS = 0.1  # an answer is given even if nobody could record it in time
 
@@ -252,7 +250,8 @@ def _await_other(asking: Asking, call: ToolCall) -> str:
         said = _recorded(asking, call)
         if said is not None:
             return said
-        if asking.deadline.remaining() < SENTENCE_RESERVE_SECONDS:
+        # Before the waiting for this ends: who gave it up would say that it is not known what came of it.
+        if asking.deadline.remaining() < SENTENCE_RESERVE_SECONDS + 2 * LOOK_AGAIN_SECONDS:
             return asking.wording.say("said.working")
         time.sleep(LOOK_AGAIN_SECONDS)
 

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from app.integrations.events import InboundEvent
-from app.integrations.vapi import CallFacts, call_of, report_of, status_of
+from app.integrations.vapi import CallFacts, CallReport, call_of, report_of, status_of
 from app.models.calls import WORDS_OF_CALL, find_call, merge_call
-from app.services import notices, retention
+from app.services import consent, notices, retention
 from app.services.delivery import Skip, Work
+from app.services.directory import Business
 
 if TYPE_CHECKING:
     from app.services.platform import Platform
@@ -61,6 +64,7 @@ def record_report(work: Work) -> Skip | None:
         facts = {name: fact for name, fact in facts.items() if name not in WORDS_OF_CALL}
     business = work.platform.directory.business(work.delivery.org_id)
     with work.platform.database.transaction(work.delivery.org_id) as session:
+        facts |= _consent_heard(session, business, call.call_id, report)
         merge_call(session, work.delivery.org_id, call.call_id, status="ended", facts=facts)
         notices.plan_of_call(session, business, call.call_id, phone=call.customer_number)
     work.platform.bell.ring()
@@ -80,6 +84,17 @@ def note_consent(platform: Platform, org_id: UUID, event: InboundEvent, sentence
         known = find_call(session, org_id, call.call_id)
         if known is None or known.consent_sentence is None:
             merge_call(session, org_id, call.call_id, status="ringing", facts=facts)
+
+
+def _consent_heard(session: Session, business: Business, call_id: str, report: CallReport) -> dict[str, object]:
+    """What the call began with, where nobody asked who takes it and so nothing was noted when it rang."""
+    said, sentence = report.opening, business.consent_sentence
+    if said is None or not sentence or not consent.begins(said.words, sentence):
+        return {}
+    known = find_call(session, business.id, call_id)
+    if known is not None and known.consent_sentence is not None:
+        return {}
+    return {"consent_sentence": sentence, "consent_at": said.at or report.started_at}
 
 
 def _facts(work: Work) -> dict[str, object]:

@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import ConfigurationError, InvalidInput, NotFound
+from app.integrations.doors import DOORS
 from app.models import Integration
 from app.models.attempts import CREDENTIALS, credentials_of, list_waits, wake_waiting
 from app.models.deliveries import UNOWNED_ORG_ID
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 TOKEN_BYTES = 24
 LONGEST_OVERLAP = timedelta(days=30)
 PROVIDER_NAMES = tuple(PROVIDERS)
+FRONT_DOORS = tuple(DOORS)
+KEYS_OF = {name: tuple(credentials.model_fields) for name, credentials in PROVIDERS.items()}
 
 
 def add(platform: Platform, org_id: UUID | None, provider: str, given: dict[str, str], *, actor: str) -> dict[str, Any]:

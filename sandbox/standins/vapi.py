@@ -149,11 +149,15 @@ class VapiStandIn:
             keys[key] = org_id or keys.get(key) or str(uuid.uuid4())
             return keys[key]
 
-    def _put_assistant(self, key: str, name: str, assistant_id: str | None = None) -> dict[str, Any]:
-        return self._put("assistants", key, {"id": assistant_id, "name": name})
+    def _put_assistant(self, key: str, name: str, assistant_id: str | None = None, **fields: Any) -> dict[str, Any]:
+        return self._put("assistants", key, {**fields, "id": assistant_id, "name": name})
 
-    def _put_phone_number(self, key: str, number: str, phone_number_id: str | None = None) -> dict[str, Any]:
-        return self._put("phone_numbers", key, {"id": phone_number_id, "number": number, "provider": "twilio"})
+    def _put_phone_number(
+        self, key: str, number: str, phone_number_id: str | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        return self._put(
+            "phone_numbers", key, {**fields, "id": phone_number_id, "number": number, "provider": "twilio"}
+        )
 
     def _put_call(self, key: str, **fields: Any) -> dict[str, Any]:
         """Add a call, or change the one with this ``id``, as if it had gone on."""

@@ -16,12 +16,17 @@ from sandbox.standins.state import State, now
 
 KINDS = {"assistant": "assistants", "phone-number": "phone_numbers", "tool": "tools", "credential": "credentials"}
 _FIELDS = {
-    "assistant": {"name", "firstMessage", "model", "server", "serverMessages"},
+    "assistant": {"name", "firstMessage", "firstMessageMode", "metadata", "model", "server", "serverMessages"},
     "phone-number": {"name", "assistantId", "server"},
     "tool": {"type", "async", "function", "server", "messages"},
     "credential": {"provider", "name", "authenticationPlan"},
 }
 _SERVER_FIELDS = {"url", "timeoutSeconds", "credentialId", "backoffPlan", "headers", "staticIpAddressesEnabled"}
+_MODES = (
+    "assistant-speaks-first",
+    "assistant-speaks-first-with-model-generated-message",
+    "assistant-waits-for-user",
+)
 _SECRETS = ("token", "secretKey")
 
 
@@ -120,8 +125,17 @@ def _checked(kind: str, branch: dict[str, Any], org_id: str) -> dict[str, Any]:
     for tool_id in (body.get("model") or {}).get("toolIds") or []:
         if branch.get("tools", {}).get(tool_id, {}).get("orgId") != org_id:
             faults.append("model.toolIds must be tools of this organization")
+    if not isinstance(body.get("firstMessage", ""), str):
+        faults.append("firstMessage must be a string")
+    if body.get("firstMessageMode", _MODES[0]) not in _MODES:
+        faults.append(f"firstMessageMode must be one of the following values: {', '.join(_MODES)}")
+    if not isinstance(body.get("metadata", {}), dict):
+        faults.append("metadata must be an object")
     if faults:
         raise VapiRefusal(400, "Bad Request", faults)
+    taker = body.get("assistantId")
+    if taker is not None and branch.get("assistants", {}).get(taker, {}).get("orgId") != org_id:
+        raise VapiRefusal(400, "Bad Request", "Couldn't find the `assistantId` given.")
     return body
 
 

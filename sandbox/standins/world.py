@@ -228,13 +228,15 @@ class RemoteWorld:
         """A private key; the answer is its organization's id at Vapi."""
         return str(self._do("vapi_key", key=key, org_id=org_id))
 
-    def assistant(self, key: str, name: str = "Receptionist", assistant_id: str | None = None) -> dict[str, Any]:
-        """An assistant of the key's organization."""
-        return dict(self._do("assistant", key=key, name=name, assistant_id=assistant_id))
+    def assistant(
+        self, key: str, name: str = "Receptionist", assistant_id: str | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """An assistant of the key's organization; ``fields`` are Vapi's, such as ``firstMessage``."""
+        return dict(self._do("assistant", key=key, name=name, assistant_id=assistant_id, **fields))
 
-    def phone_number(self, key: str, number: str, phone_number_id: str | None = None) -> dict[str, Any]:
-        """A phone number of the key's organization."""
-        return dict(self._do("phone_number", key=key, number=number, phone_number_id=phone_number_id))
+    def phone_number(self, key: str, number: str, phone_number_id: str | None = None, **fields: Any) -> dict[str, Any]:
+        """A phone number of the key's organization; ``fields`` are Vapi's, such as ``assistantId``."""
+        return dict(self._do("phone_number", key=key, number=number, phone_number_id=phone_number_id, **fields))
 
     def vapi_settings(self) -> dict[str, list[dict[str, Any]]]:
         """Everything configured at Vapi: ``assistants``, ``phone_numbers``, ``tools``, ``credentials`` with secrets."""

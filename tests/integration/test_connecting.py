@@ -16,6 +16,8 @@ from sqlalchemy import text
 
 from app import create_app
 from app.config import Settings
+from app.integrations.doors import DOORS
+from app.services.credentials import PROVIDERS
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
 from tests.command_line import CommandLine
@@ -378,3 +380,18 @@ def test_what_was_set_is_in_the_trail_without_a_value(cli: CommandLine, platform
 
 def test_check_wants_one_or_all(cli: CommandLine) -> None:
     assert cli.refusal("integration", "check")["code"] == "invalid_input"
+
+
+@pytest.mark.parametrize("command", [(), ("add",)])
+def test_the_help_names_every_provider_and_front_door_that_is_registered(
+    cli: CommandLine, command: tuple[str, ...]
+) -> None:
+    told = " ".join(cli.run("integration", *command, "--help").stdout.split())
+    assert [name for name in PROVIDERS if name not in told] == []
+    assert told.index("front doors") < min(told.index(name) for name in DOORS)
+
+
+def test_the_help_of_adding_names_the_keys_of_each_provider(cli: CommandLine) -> None:
+    told = " ".join(cli.run("integration", "add", "--help").stdout.split())
+    for name, credentials in PROVIDERS.items():
+        assert f"{name}: {', '.join(credentials.model_fields)}" in told

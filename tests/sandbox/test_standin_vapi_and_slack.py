@@ -128,3 +128,20 @@ def test_slack_throttles_with_429_and_retry_after(world):
     assert caught.value.response.status_code == 429
     assert caught.value.response.headers["Retry-After"] == "7"
     assert caught.value.response["error"] == "ratelimited"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("assistant", {"firstMessage": 1}),
+        ("assistant", {"firstMessageMode": "shouts"}),
+        ("assistant", {"metadata": "a note"}),
+        ("assistant", {"invented": True}),
+        ("phone-number", {"assistantId": str(uuid.uuid4())}),
+    ],
+)
+def test_a_setting_that_vapi_does_not_take_is_refused_and_changes_nothing(world, kind, fields):
+    there = {"assistant": world.assistant(KEY), "phone-number": world.phone_number(KEY, "+12025550100")}[kind]
+    path = f"/{kind}/{there['id']}"
+    assert vapi(world, "PATCH", path, json=fields).status_code == 400
+    assert vapi(world, "GET", path).json() == there

@@ -12,12 +12,13 @@ from app.integrations.vapi.facts import CallFacts, CallReport, CallStatus, call_
 from app.integrations.vapi.parsing import parse
 from app.integrations.vapi.reconciling import report_event
 from app.integrations.vapi.routing import routing_keys
-from app.integrations.vapi.settings import VapiSettings, authentication_plan
+from app.integrations.vapi.settings import SPEAKS_FIRST, VapiSettings, authentication_plan
 from app.integrations.vapi.tools import ToolCall, tool_calls_of
 from app.integrations.vapi.verification import verify
 from app.integrations.vapi.words import answer_without_words, without_words
 
 __all__ = [
+    "SPEAKS_FIRST",
     "CallFacts",
     "CallReport",
     "CallStatus",

@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 MILLISECONDS_FROM = 1e11
+_ASSISTANT = ("bot", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,13 @@ class CallFacts:
     ended_at: datetime | None = None
 
 
+class Opening(NamedTuple):
+    """What the assistant said first in a call, and when."""
+
+    words: str
+    at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class CallReport:
     """An end-of-call report. ``cost`` is in US dollars; transcript and summary are text as Vapi wrote it."""
@@ -50,6 +58,7 @@ class CallReport:
     success_evaluation: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    opening: Opening | None = None
 
 
 class CallStatus(NamedTuple):
@@ -101,6 +110,7 @@ def report_of(message: dict[str, Any]) -> CallReport:
         success_evaluation=_word(analysis.get("successEvaluation")),
         started_at=call.started_at,
         ended_at=call.ended_at,
+        opening=_opening(message, artifact),
     )
 
 
@@ -138,6 +148,16 @@ def _cost(message: dict[str, Any]) -> Decimal | None:
         known = [_decimal(part.get("cost")) for part in parts if isinstance(part, dict)]
         total = sum((part for part in known if part is not None), Decimal(0)) if known else None
     return total
+
+
+def _opening(message: dict[str, Any], artifact: dict[str, Any]) -> Opening | None:
+    """Of the messages of the call in their order; the system's come before it and are not heard."""
+    messages = artifact.get("messages") or message.get("messages")
+    for said in messages if isinstance(messages, list) else ():
+        if isinstance(said, dict) and said.get("role") in _ASSISTANT:
+            words = text(said.get("message"))
+            return Opening(words, moment(said.get("time"))) if words else None
+    return None
 
 
 def _recording(message: dict[str, Any], artifact: dict[str, Any]) -> str | None:

@@ -17,6 +17,8 @@ from app.integrations.vapi.credentials import VapiCredentials
 from app.integrations.vapi.wire import FULL_TIMEOUT_SECONDS, Wire
 
 MOST_LISTED = "1000"
+# The mode in which also an assistant that otherwise waits for the caller says its first message, and at once.
+SPEAKS_FIRST = "assistant-speaks-first"
 SECRET_HEADER = "X-Vapi-Secret"  # noqa: S105 - the header's name
 Thing = dict[str, Any]
 
@@ -36,9 +38,9 @@ class VapiSettings:
         """The assistant; None when Vapi does not know it."""
         return self._find("assistant", assistant_id)
 
-    def find_phone_number(self, number: str) -> Thing | None:
-        """The phone number (E.164) as Vapi knows it; None when it does not."""
-        return next((one for one in self._list("phone-number") if one.get("number") == number), None)
+    def list_phone_numbers(self) -> list[Thing]:
+        """All phone numbers, the newest first."""
+        return self._list("phone-number")
 
     def list_tools(self) -> list[Thing]:
         """All tools, the newest first."""

@@ -27,6 +27,9 @@ COMPARISONS: dict[str, Callable[[Platform, Connection], Iterable[Difference]]] =
 }
 
 
+COMPARED = tuple(COMPARISONS)
+
+
 def compare(platform: Platform, integration_id: UUID) -> list[Difference]:
     """Where one connection's provider differs. Raises NotFound, ConfigurationError for credentials nobody can open."""
     found = [one for one in _connections(platform) if one.integration_id == integration_id]

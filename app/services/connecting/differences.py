@@ -50,7 +50,7 @@ class Difference:
             "provider": self.connection.provider,
             "what": self.what,
             "has": self.has or NOTHING,
-            "should": self.should,
+            "should": self.should or NOTHING,
             "fix": self.fix,
             "mends": self.mend is not None,
         }

@@ -1,4 +1,5 @@
-"""What Vapi knows of us, against what it should: the credential, the tools, the assistant's and the number's server.
+"""What Vapi knows of us, against what it should: the credential, the tools, the assistant's and the number's server,
+and who takes the number's calls.
 
 Owns what is expected. A credential's secret cannot be read back, so its name carries a fingerprint of it: another
 secret is another name, and is told as a difference. Whatever else somebody set at Vapi stays as it is.
@@ -14,6 +15,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from app.integrations.vapi import VapiCredentials, VapiSettings, authentication_plan
+from app.services.connecting import vapi_consent
 from app.services.connecting.differences import Connection, Difference, apply_fix
 from app.services.directory import Business
 from app.services.tools import TOOLS
@@ -105,14 +107,37 @@ class _Desk:
                 self.vapi.change("assistant", assistant_id, {"serverMessages": wanted})
 
             yield self._differs("what the assistant tells", ", ".join(said), ", ".join(wanted), listen, business)
+        yield from self._opening(business, found)
+
+    def _opening(self, business: Business, assistant: Thing) -> Iterable[Difference]:
+        """The sentence of consent, where Vapi does not ask and so cannot be told with each call."""
+        is_fixed = (self._number_of(business) or {}).get("assistantId") == assistant.get("id")
+        opening = vapi_consent.compare(assistant, business.consent_sentence, is_fixed=is_fixed)
+        if opening is None:
+            return
+        if opening.fields is None:
+            fix = "Give the assistant a first message in words, or take it off the number, so that Vapi asks here"
+            yield self._differs("the first message", opening.has, opening.should, None, business, fix)
+            return
+        mend = partial(self.vapi.change, "assistant", str(assistant["id"]), opening.fields)
+        yield self._differs("the first message", opening.has, opening.should, mend, business)
 
     def _number(self, business: Business) -> Iterable[Difference]:
         """Only of a number that Vapi knows: another is answered by Twilio, or nobody."""
-        found = self.vapi.find_phone_number(business.phone_number) if business.phone_number else None
-        if found is not None and not _covers(found.get("server") or {}, self.server):
+        found = self._number_of(business)
+        if found is None:
+            return
+        if not _covers(found.get("server") or {}, self.server):
             has = _brief(found.get("server") or {}, self.server)
             mend = self._mend_server("phone-number", str(found.get("id")))
             yield self._differs("the number's server", has, _brief(self.server, self.server), mend, business)
+        fixed = found.get("assistantId")
+        if fixed and business.assistant_id and fixed != business.assistant_id:
+            fix = f"org set {business.id} --assistant {fixed}; or change it, or take it off the number, at Vapi"
+            yield self._differs("the number's assistant", str(fixed), business.assistant_id, None, business, fix)
+
+    def _number_of(self, business: Business) -> Thing | None:
+        return self._numbers.get(business.phone_number) if business.phone_number else None
 
     def _mend_server(self, kind: str, thing_id: str) -> Callable[[], None]:
         return lambda: self.vapi.change(kind, thing_id, {"server": self.server})
@@ -161,6 +186,11 @@ class _Desk:
     @cached_property
     def _credentials(self) -> list[Thing]:
         return [one for one in self.vapi.list_credentials() if str(one.get("name", "")).startswith(self._ours)]
+
+    @cached_property
+    def _numbers(self) -> dict[str, Thing]:
+        """Vapi's phone numbers by their number; of two that are the same the newest."""
+        return {str(one.get("number")): one for one in reversed(self.vapi.list_phone_numbers())}
 
     @cached_property
     def tools(self) -> dict[str, Thing]:
