@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import click
 from flask.cli import with_appcontext
 
 from app.cli.output import DataCommand, Row
 from app.cli.typed import platform
-from app.errors import VoicedeskError
 from app.services import installation, isolated_attempt
 from app.services.tools import TOOLS
-
-FINISHED, NOT_FINISHED = 0, 3
 
 
 @click.command("tools", cls=DataCommand, always_json=True)
@@ -40,19 +35,9 @@ def new_key() -> Row:
 
 
 @click.command("deliver-isolated", hidden=True)
-@click.argument("org_id", type=click.UUID)
-@click.argument("lane_key")
-@click.argument("token", type=int)
-@click.argument("delivery_id", type=int)
 @with_appcontext
-def deliver_isolated(org_id: UUID, lane_key: str, token: int, delivery_id: int) -> None:
-    """One attempt at a delivery that may kill its process, for the lane that the parent process holds."""
+def deliver_isolated() -> None:
+    """Attempts at deliveries that may kill their process, each in a fork of this one, for the parent process."""
     here = platform()
     here.kind = "cli"  # its attempts say so
-    try:
-        finished = isolated_attempt.attempt(
-            here, org_id=org_id, lane_key=lane_key, token=token, delivery_id=delivery_id
-        )
-    except VoicedeskError as error:
-        raise click.ClickException(str(error)) from None
-    click.get_current_context().exit(FINISHED if finished else NOT_FINISHED)
+    click.get_current_context().exit(isolated_attempt.serve(here, orders=0, answers=1))

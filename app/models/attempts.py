@@ -45,6 +45,17 @@ def close_lost(session: Session, *, org_id: UUID, delivery_id: int) -> None:
     )
 
 
+def number_of(session: Session, *, org_id: UUID, delivery_id: int) -> int:
+    """How many attempts at it have begun."""
+    return int(
+        session.execute(
+            text("SELECT attempts FROM webhook_delivery_log WHERE org_id = :org AND id = :id"),
+            {"org": org_id, "id": delivery_id},
+        ).scalar()
+        or 0
+    )
+
+
 def put_off_suspect(session: Session, *, org_id: UUID, delivery_id: int, delay_seconds: float) -> None:
     """Date the next attempt at a delivery whose last one still has no end, and lets it stay a suspect."""
     session.execute(

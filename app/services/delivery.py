@@ -29,11 +29,13 @@ from app.observability import context, metrics
 from app.observability.errors import count, report
 from app.observability.logging import get_logger
 from app.services import retention
-from app.services.isolation import run_isolated
+from app.services.isolation import Alone, run_isolated
 from app.services.recording import Ended, Recorded
 from app.services.suspension import wait_if_suspended
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from app.services.platform import Platform
 
 # In units of the first delay: 5 s, 30 s, 2 min, 10 min, 1 h, 3 h, 6 h, 12 h. Then it is dead.
@@ -283,16 +285,33 @@ def _deliver_suspect(platform: Platform, lane: ClaimedLane, delivery: QueuedDeli
         log.error("delivery.dead", delivery_id=delivery.id, org_id=str(delivery.org_id), error_code="crashed")
         count("delivery:crashed")
         return True
-    if run_isolated(platform.settings, lane, delivery.id):
+    came_to = run_isolated(platform.settings, lane, delivery.id)
+    if came_to is Alone.FINISHED:
         return True
-    # Later, and a little later each time: what killed it may pass, and a child that cannot even begin
-    # (no memory, a broken installation) must not be started again and again.
+    # Later, and a little later each time: what killed it may pass, and a process that cannot even be
+    # started (no memory, a broken installation) must not be started again and again.
     delay = platform.settings.retry_base_seconds * (delivery.crashes + 1)
     with platform.database.transaction(system=True) as session:
         if lanes.lock_held(session, lane.org_id, lane.lane_key, lane.token):
+            if came_to is Alone.DIED:
+                _count_if_it_never_began(platform, session, lane, delivery)
             attempts.put_off_suspect(session, org_id=lane.org_id, delivery_id=delivery.id, delay_seconds=delay)
     platform.bell.ring_in(delay)
     return False
+
+
+def _count_if_it_never_began(platform: Platform, session: Session, lane: ClaimedLane, delivery: QueuedDelivery) -> None:
+    """What kills its process while it is only read would otherwise be tried for ever."""
+    if attempts.number_of(session, org_id=lane.org_id, delivery_id=delivery.id) == delivery.attempts:
+        attempts.begin(
+            session,
+            org_id=lane.org_id,
+            lane_key=lane.lane_key,
+            token=lane.token,
+            delivery_id=delivery.id,
+            process=platform.process_name(),
+        )
+        metrics.attempt_ended(delivery.provider, delivery.type, "lost")  # the one before: this beginning has closed it
 
 
 def deliver_suspect_here(platform: Platform, lane: ClaimedLane, delivery_id: int) -> bool:

@@ -190,15 +190,17 @@ def test_a_worker_whose_handlers_do_not_end_gives_their_lanes_back_and_leaves(ho
 def test_a_worker_that_leaves_takes_along_the_process_it_isolated_an_attempt_in(houses, start, world):
     house = houses()
     salon = open_business(house.platform, world, "Salon", "+4930111110001")
+    world.latency(4.0)
     plan_texts(house, salon, 1)
     with house.platform.database.transaction(system=True) as session:
         session.execute(text("UPDATE webhook_delivery_log SET running_since = now() WHERE provider = 'voicedesk'"))
     leaving = start(house, *worker(house))
-    eventually(lambda: isolated_of(leaving), seconds=40)
-    (alone,) = isolated_of(leaving)
-    alone.suspend()  # it would end by itself
+    eventually(lambda: len(isolated_of(leaving)) == 2, seconds=40)  # the one that forks, and its fork
+    both = isolated_of(leaving)
+    for one in both:
+        one.suspend()  # it would end by itself
     assert told_twice(leaving) < 2.5
-    assert await_gone([alone], seconds=1)
+    assert await_gone(both, seconds=1)
     assert house.query(HELD) == [(0,)]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from uuid import UUID
 
+import psutil
 import pytest
 from cryptography.fernet import Fernet
 from flask import Flask
@@ -12,8 +14,9 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.models.lanes import FIRST_ORG, ClaimedLane, claim_lanes
-from app.services.isolation import run_isolated
+from app.services.isolation import Alone, end_all, run_isolated
 from app.services.platform import Platform
+from sandbox.children import await_gone
 from sandbox.ports import free_port
 from tests.command_line import CommandLine
 from tests.conftest import Urls, make_settings
@@ -72,22 +75,34 @@ def test_a_database_that_is_away_is_an_error_without_a_traceback_or_a_password(d
 def test_an_attempt_in_a_process_of_its_own_finishes_the_delivery(
     cli: CommandLine, lane: ClaimedLane, platform: Platform
 ) -> None:
-    assert run_isolated(platform.settings, lane, lane.deliveries[0].id)
+    assert run_isolated(platform.settings, lane, lane.deliveries[0].id) is Alone.FINISHED
     (done,) = cli.data("deliveries", "list")
     assert (done["status"], done["attempts"]) == ("processed", 1)
 
 
-def test_an_attempt_for_a_lane_that_has_passed_on_does_nothing(cli: CommandLine, lane: ClaimedLane) -> None:
+def test_an_attempt_for_a_lane_that_has_passed_on_does_nothing(
+    cli: CommandLine, lane: ClaimedLane, platform: Platform
+) -> None:
     delivery_id = lane.deliveries[0].id
-    result = cli.run("deliver-isolated", lane.org_id, lane.lane_key, lane.token + 1, delivery_id)
-    assert (result.exit_code, result.stdout) == (3, "")
-    result = cli.run("deliver-isolated", UUID(int=7), lane.lane_key, lane.token, delivery_id)
-    assert result.exit_code == 3
+    for elses in (replace(lane, token=lane.token + 1), replace(lane, org_id=UUID(int=7))):
+        assert run_isolated(platform.settings, elses, delivery_id) is Alone.NOT_FINISHED
     (waiting,) = cli.data("deliveries", "list")
     assert (waiting["status"], waiting["attempts"]) == ("received", 0)
 
 
-def test_the_attempt_ends_with_zero_when_it_finished(cli: CommandLine, lane: ClaimedLane) -> None:
-    typed = ("deliver-isolated", lane.org_id, lane.lane_key, lane.token, lane.deliveries[0].id)
-    assert cli.run(*typed).exit_code == 0
-    assert cli.run(*typed).exit_code == 3
+def test_an_attempt_at_what_is_finished_does_nothing(lane: ClaimedLane, platform: Platform) -> None:
+    delivery_id = lane.deliveries[0].id
+    assert run_isolated(platform.settings, lane, delivery_id) is Alone.FINISHED
+    assert run_isolated(platform.settings, lane, delivery_id) is Alone.NOT_FINISHED
+
+
+def test_the_process_that_forks_shares_neither_thread_nor_connection_and_ends_with_whoever_asked(
+    lane: ClaimedLane, platform: Platform
+) -> None:
+    assert run_isolated(platform.settings, lane, lane.deliveries[0].id) is Alone.FINISHED
+    (nursery,) = [one for one in psutil.Process().children() if "deliver-isolated" in one.cmdline()]
+    assert nursery.num_threads() == 1
+    assert [link for link in nursery.net_connections() if link.status == psutil.CONN_ESTABLISHED] == []
+    end_all()
+    assert await_gone([nursery], seconds=5)
+    assert run_isolated(platform.settings, lane, lane.deliveries[0].id) is Alone.NOT_FINISHED  # by a new one

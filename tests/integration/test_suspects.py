@@ -20,7 +20,7 @@ from app.config import environment_of
 from app.errors import DatabaseUnavailable
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.observability.counting import Folder
-from app.services import delivery, handlers, isolation
+from app.services import handlers, isolation
 from app.services.delivery import LeaseLost, Work
 from app.services.drain import Drain
 from app.services.platform import Platform
@@ -133,10 +133,66 @@ def test_a_process_of_its_own_that_cannot_begin_is_not_started_again_and_again(p
     with platform.database.transaction(system=True) as session:
         session.execute(text("UPDATE webhook_delivery_log SET running_since = now(), status = 'processing'"))
     starts = []
-    monkeypatch.setattr(delivery, "run_isolated", lambda *_: starts.append(1) is not None)
+    monkeypatch.setattr(isolation, "_nursery", lambda _: starts.append(1) or broken())
     Drain(platform, threads=1).run(seconds=1)
-    assert len(starts) == 1
+    assert len(starts) == 2, "once more, because it may just have ended for want of work"
     assert rows(platform, "SELECT due_at > now() FROM lanes") == [(True,)]
+    assert rows(platform, "SELECT crashes, attempts FROM webhook_delivery_log") == [(0, 0)], "it says nothing of it"
+
+
+def broken() -> None:
+    raise OSError("no such program")
+
+
+def test_what_kills_its_process_while_it_is_only_read_is_buried_after_five_too(platform, people, tmp_path, monkeypatch):
+    put(platform, people.salon.id, "unreadable")
+    make_suspects(platform)
+    (tmp_path / "wsgi.py").write_text(
+        "import os, signal\nfrom app.services import isolated_attempt\n"
+        "isolated_attempt.read_held = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from app import create_app\napp = create_app()\n"
+    )
+    monkeypatch.setattr(isolation, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    soon = Platform(platform.settings.model_copy(update={"retry_base_seconds": 0.1}))
+    drain = Drain(soon, threads=1)
+    eventually(lambda: drain.run() == 0 and rows(platform, "SELECT count(*) FROM lanes") == [(0,)], seconds=40)
+    assert rows(platform, "SELECT status, error_code FROM webhook_delivery_log") == [("dead", "crashed")]
+    assert rows(platform, "SELECT DISTINCT outcome FROM delivery_attempts") == [("lost",)]
+    soon.close()
+
+
+def test_a_dozen_that_a_killed_worker_had_begun_share_one_start_and_none_of_them_is_charged_for_another(
+    platform, people, tmp_path, monkeypatch
+):
+    """One of them kills its fork: the others go on in theirs, and so does the process that forks."""
+    put(platform, people.salon.id, "deadly", *[f"e{number}" for number in range(11)])
+    make_suspects(platform)
+    (tmp_path / "wsgi.py").write_text(DEADLY + "from app import create_app\napp = create_app()\n")
+    monkeypatch.setattr(isolation, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    soon = Platform(platform.settings.model_copy(update={"retry_base_seconds": 0.1}))
+    drain = Drain(soon, threads=16)
+    nurseries: set[int] = set()
+
+    def finished() -> bool:
+        drain.run()
+        nurseries.update(one._process.pid for one in isolation._nurseries)
+        return rows(platform, "SELECT count(*) FROM lanes") == [(0,)]
+
+    eventually(finished, seconds=40)
+    found = rows(platform, "SELECT status, crashes, count(*) FROM webhook_delivery_log GROUP BY 1, 2 ORDER BY 3")
+    assert found == [("dead", 4, 1), ("processed", 1, 11)]
+    assert len(nurseries) == 1
+    soon.close()
+
+
+def make_suspects(platform: Platform) -> None:
+    """As a process leaves it that was killed in the middle of each."""
+    with platform.database.transaction(system=True) as session:
+        session.execute(
+            text("UPDATE webhook_delivery_log SET running_since = now(), status = 'processing', attempts = 1")
+        )
 
 
 def test_a_lease_that_ended_unnoticed_costs_neither_a_crash_nor_a_process_of_its_own(platform, people, handle):
