@@ -115,6 +115,7 @@ class _Nursery:
                 self._process.stdin.write(json.dumps({"number": number, **order}).encode() + b"\n")
                 self._process.stdin.flush()
             except OSError:
+                self._gone = True  # whoever listens to it may not have noticed yet
                 raise _NurseryGone from None
         if not attempt.begun.wait(max(0.0, within_seconds)):
             self.kill()
@@ -131,6 +132,7 @@ class _Nursery:
 
     def kill(self) -> None:
         """It and what it has forked, which it has not reaped yet: so these numbers are nobody else's."""
+        self._gone = True
         for attempt in list(self._attempts.values()):
             if attempt.pid is not None:
                 _kill(attempt.pid)
