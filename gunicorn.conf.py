@@ -1,17 +1,20 @@
 """How gunicorn serves the web process: ``gunicorn -c gunicorn.conf.py wsgi:app``.
 
-Owns addresses, processes, threads, time limits, and what begins and ends with a worker process. An
-endpoint's token is as good as a password and a query string may carry a phone number, so gunicorn's own
-lines have neither, and no address of whoever asked.
+Owns addresses, processes, threads, time limits, what begins and ends with a worker process, and how one
+gunicorn takes over from another. An endpoint's token is as good as a password and a query string may carry
+a phone number, so gunicorn's own lines have neither, and no address of whoever asked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import multiprocessing
 import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -19,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 PRIVATE_METRICS = None
 SERVED = __name__ == "__config__"  # so gunicorn names it; `flask readiness` only reads it, and must change nothing
@@ -36,6 +40,13 @@ from app.services.departure import EXIT_CODE, Departure
 
 LEAVE_SECONDS = 23.0  # after SIGTERM, whatever still runs: before gunicorn's own SIGKILL, which gives nothing back
 SAME_WISH_SECONDS = 1.0  # a second signal sooner than this is the first one's echo
+FIRST_LISTEN_FD, BEYOND_FDS = 3, 64  # where systemd's sockets begin, and a number they do not reach
+
+# gunicorn would say that it is ready before a single process of it is: told by the last of them instead.
+NOTIFY_SOCKET = os.environ.pop("NOTIFY_SOCKET", None) if SERVED else None
+# The gunicorn that this one was started by (SIGUSR2) to take over from.
+BEFORE = os.getppid() if SERVED and os.environ.get("GUNICORN_PID") == str(os.getppid()) else None
+BEGUN = multiprocessing.Value("i", 0)
 
 
 def _number(name: str, default: int, least: int, most: int) -> int:
@@ -83,9 +94,29 @@ class DiscreetLogger(Logger):
         super().exception(message, *(hide(arg) if isinstance(arg, str) else arg for arg in args), **kwargs)
 
 
+class AnsweringWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker, which also answers who had connected before it was told to stop.
+
+    gunicorn's own leaves them, and whoever comes while it finishes the others, in the queue of a socket that
+    nobody accepts from, and its last close resets them all.
+    """
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept or do not; at the end first all who wait, and then nobody can begin to wait."""
+        super().set_accept_enabled(enabled)
+        if enabled or (self.alive and self.ppid == os.getppid()):
+            return  # it goes on, or has too many for the moment
+        for listener in self.sockets:
+            before = -1
+            while before != self.nr_conns:
+                before = self.nr_conns
+                self.accept(listener)
+            listener.close()
+
+
 bind = f"{os.environ.get('BIND') or '127.0.0.1'}:{_number('PORT', 8000, 1, 65535)}"
 
-worker_class = "gthread"
+worker_class = AnsweringWorker
 workers = _number("WEB_CONCURRENCY", 2, 1, 64)
 threads = _number("WEB_THREADS", 16, 1, 256)
 
@@ -115,6 +146,16 @@ def on_starting(_server: Any) -> None:
         raise SystemExit(78) from None  # EX_CONFIG
     except DatabaseUnavailable:
         sys.stderr.write("The database is away; its role is checked with the first connection.\n")
+
+
+def pre_exec(server: Any) -> None:
+    """Told to let another take over (SIGUSR2): gunicorn moved systemd's sockets, and looks for them where they were."""
+    if server.systemd:
+        copies = [fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD_CLOEXEC, BEYOND_FDS) for listener in server.LISTENERS]
+        for listener in server.LISTENERS:
+            listener.set_inheritable(False)
+        for place, copy in enumerate(copies):
+            os.dup2(copy, FIRST_LISTEN_FD + place)
 
 
 def when_ready(server: Any) -> None:
@@ -150,6 +191,22 @@ def post_worker_init(worker: Any) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.siginterrupt(signal.SIGTERM, False)
+    with BEGUN.get_lock():
+        BEGUN.value += 1
+        if BEGUN.value == workers:
+            take_over(worker.ppid)
+
+
+def take_over(master: int) -> None:
+    """All processes are here: tell systemd whom to watch, and whoever served before to leave."""
+    if NOTIFY_SOCKET:
+        address = "\0" + NOTIFY_SOCKET[1:] if NOTIFY_SOCKET.startswith("@") else NOTIFY_SOCKET
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notes:
+            notes.settimeout(1.0)
+            notes.connect(address)
+            notes.sendall(f"READY=1\nMAINPID={master}\nSTATUS=Serving".encode())
+    if BEFORE is not None:
+        os.kill(BEFORE, signal.SIGTERM)
 
 
 def worker_int(worker: Any) -> None:

@@ -16,6 +16,7 @@ from sandbox.guides import Block, read_blocks, run_block, unexcused
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+SOCKET = ROOT / "deploy" / "systemd" / "voicedesk-web.socket"
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "deploy" / "container" / "Dockerfile").read_text()
 OTHERS = {"RQ_REDIS_URL", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}  # read by rq, by the postgres image
@@ -32,10 +33,19 @@ def test_systemd_takes_the_unit_and_has_nothing_to_say_about_it(unit, tmp_path):
     here = unit.read_text().replace("/opt/voicedesk/.venv/bin", str(Path(sys.executable).parent))
     placed = tmp_path / unit.name.replace("@", "@1")
     placed.write_text(here.replace("/opt/voicedesk", str(ROOT)))
+    shutil.copy(SOCKET, tmp_path)
     command = ["systemd-analyze", "verify", "--man=no", str(placed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     about_it = [line for line in done.stderr.splitlines() if unit.stem.split("@")[0] in line]
     assert (done.returncode, about_it) == (0, [])
+
+
+def test_systemds_socket_is_where_nginx_looks_for_the_web_processes_and_they_say_when_they_are_ready():
+    (address,) = re.findall(r"^ListenStream=(.*)$", SOCKET.read_text(), re.M)
+    assert f"server {address};" in (ROOT / "deploy" / "nginx" / "voicedesk.conf").read_text()
+    unit = SOCKET.with_suffix(".service").read_text()
+    for line in ("Requires=voicedesk-web.socket", "Type=notify", "NotifyAccess=all", "ExecReload=/bin/kill -s USR2"):
+        assert f"\n{line}" in unit
 
 
 def test_units_and_containers_start_the_same_three_commands():
