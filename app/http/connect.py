@@ -1,4 +1,4 @@
-"""The door through which a person comes back from Google's page of consent.
+"""The doors through which a person goes to Google's page of consent, and comes back.
 
 Owns two plain pages, for whoever sits at the browser: it worked, or what to do. No API key can be asked for
 here: the proof is the state, which only this house can have made. No page says whose calendar it is.
@@ -28,6 +28,22 @@ STATUSES = ((InvalidInput, 400), (ProviderRefused, 502), (CredentialsRefused, 50
 
 blueprint = Blueprint("connect", __name__, url_prefix="/connect")
 log = get_logger(__name__)
+
+
+@blueprint.get("/google")
+def ask_google() -> Response:
+    """Lead the calendar's owner to Google's page, by the ticket that an alert has brought."""
+    platform: Platform = current_app.extensions["platform"]
+    ticket = request.args.get("ticket", "")
+    try:
+        if len(ticket) > LONGEST_STATE:
+            raise InvalidInput("this link is not ours, or too old", code="consent_expired")
+        link = google.open_page(platform, ticket)
+    except (PermanentFailure, TemporaryFailure) as error:
+        return _refuse(error)
+    response = Response(status=302, headers={"Location": link})
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @blueprint.get("/google/callback")

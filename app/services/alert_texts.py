@@ -244,8 +244,8 @@ def headline(telling: Telling) -> str:
     return line.format_map(_Facts(telling.facts))
 
 
-def message(telling: Telling, *, base_url: str) -> tuple[str, Blocks]:
-    """The text and the blocks of a message about one alert."""
+def message(telling: Telling, *, base_url: str, page: str | None = None) -> tuple[str, Blocks]:
+    """The text and the blocks of a message about one alert; ``page``: where its end begins, told here alone."""
     wording, line = WORDINGS[telling.kind], headline(telling)
     if telling.ended_at:
         body = f"*Over.* It was so from {_when(telling.began_at)} to {_when(telling.ended_at)}."
@@ -257,6 +257,8 @@ def message(telling: Telling, *, base_url: str) -> tuple[str, Blocks]:
         _section(f"*Where to look.* {_place(wording.look, base_url)}, and docs/operations.md#{anchor(telling.kind)}"),
         _facts(telling),
     ]
+    if page:
+        blocks.insert(3, _section(f"*A new link.* <{page}|Connect the calendar again>, for its owner, within a week."))
     return f":red_circle: {escape(line)}", blocks
 
 

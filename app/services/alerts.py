@@ -24,6 +24,7 @@ from app.models.organizations import names_of
 from app.observability.logging import describe, get_logger
 from app.services import alert_texts
 from app.services.alert_texts import Telling
+from app.services.connecting import google
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -124,10 +125,17 @@ class Teller:
             return []
         return together
 
+    def _page(self, telling: Telling) -> str | None:
+        """Of a withdrawn consent: where a new one is given. It goes to Slack alone, neither into the log nor a row."""
+        if telling.kind != "credentials_refused" or telling.facts.get("provider") != "google-calendar":
+            return None
+        return google.page(self._platform, UUID(str(telling.facts["org_id"])))
+
     def _post(self, tellings: list[Telling]) -> bool:
         base_url = self._platform.settings.public_base_url
         if len(tellings) == 1:
-            text, blocks = alert_texts.message(tellings[0], base_url=base_url)
+            page = self._page(tellings[0])
+            text, blocks = alert_texts.message(tellings[0], base_url=base_url, page=page)
         else:
             text, blocks = alert_texts.digest(tellings, base_url=base_url)
         self._wait(self._posted_at + POSTS_APART_SECONDS - time.monotonic())

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 PROVIDER = "google-calendar"
 CALLBACK_PATH = "/connect/google/callback"
+PAGE_PATH = "/connect/google"
 GOOD_FOR = timedelta(minutes=30)
+PAGE_GOOD_FOR = timedelta(days=7)  # an alert is read the next morning, its link passed on by mail
 ACTOR = "google-consent"
 _USED = "consent:"
 
@@ -62,6 +64,27 @@ def link(platform: Platform, org_id: UUID, *, calendar_id: str | None = None) ->
     redirect_uri = _redirect_uri(platform)
     page = _consents(platform).link(client.client_id, redirect_uri=redirect_uri, state=token, verifier=pending.verifier)
     return {"org_id": str(org_id), "link": page, "redirect_uri": redirect_uri, "expires_at": plain(expires_at)}
+
+
+def page(platform: Platform, org_id: UUID) -> str | None:
+    """A page of ours that leads to such a link, made when it is opened; None when there is nothing to ask with.
+
+    It is good for a week, and as secret as the link: for whoever may connect that calendar, and for no log.
+    """
+    try:
+        _client(platform, org_id)
+    except (InvalidInput, NotFound):
+        return None
+    ticket, _ = platform.vault.pack(orjson.dumps([str(org_id)]), good_for=PAGE_GOOD_FOR)
+    return f"{platform.settings.public_base_url}{PAGE_PATH}?ticket={ticket}"
+
+
+def open_page(platform: Platform, ticket: str) -> str:
+    """The link at Google that a page leads to. Raises InvalidInput (not ours, too old) and what `link` raises."""
+    fields = _unpack(platform, ticket, good_for=PAGE_GOOD_FOR)
+    if len(fields) != 1:
+        raise _not_ours()
+    return str(link(platform, UUID(fields[0]))["link"])
 
 
 def finish(platform: Platform, *, state: str, code: str) -> UUID:
@@ -133,11 +156,23 @@ def _client(platform: Platform, org_id: UUID) -> OAuthClient:
 
 
 def _open(platform: Platform, state: str) -> _Pending:
-    packed = platform.vault.unpack(state, good_for=GOOD_FOR)
-    if packed is None:
-        raise InvalidInput("this link is not ours, or too old", code="consent_expired", advice="Ask for a new one.")
-    consent_id, org_id, client_id, verifier, calendar_id = orjson.loads(packed)
+    fields = _unpack(platform, state, good_for=GOOD_FOR)
+    if len(fields) != 5:  # a page's ticket is no state
+        raise _not_ours()
+    consent_id, org_id, client_id, verifier, calendar_id = fields
     return _Pending(consent_id, UUID(org_id), client_id, verifier, calendar_id)
+
+
+def _unpack(platform: Platform, packed: str, *, good_for: timedelta) -> list[str]:
+    content = platform.vault.unpack(packed, good_for=good_for)
+    if content is None:
+        raise _not_ours()
+    fields: list[str] = orjson.loads(content)
+    return fields
+
+
+def _not_ours() -> InvalidInput:
+    return InvalidInput("this link is not ours, or too old", code="consent_expired", advice="Ask for a new one.")
 
 
 def _fields(pending: _Pending) -> tuple[str | None, ...]:
