@@ -1,9 +1,9 @@
 """How fast one account of a provider may be used: a bucket of tokens for each, shared by all processes.
 
 Owns the counting, in Redis for all processes and in memory without it. A bucket has as many tokens as
-calls are allowed in its window, and each comes back a window after its call has ended; so whatever
-happens on the way there, the provider, who counts the same way, never sees more than it allows. Nobody
-waits here: who gets no token is told when to come back. Times are Redis's clock or this process's
+calls are allowed in its window, and each comes back a window after its call has ended, however long that
+takes; so whatever happens on the way there, the provider, who counts the same way, never sees more than it
+allows. Nobody waits here: who gets no token is told when to come back. Times are Redis's clock or this process's
 monotonic one.
 """
 
@@ -33,8 +33,18 @@ if newest[2] and tonumber(newest[2]) > now then
   redis.call('DEL', KEYS[1], KEYS[2])  -- the clock was set back
 end
 local free = now + math.max(0, redis.call('PTTL', KEYS[3]))
-local oldest = redis.call('ZREVRANGE', KEYS[1], size - 1, size - 1, 'WITHSCORES')
-if oldest[2] then free = math.max(free, tonumber(oldest[2]) + window) end
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)  -- calls of processes that died
+local left = size
+for _, holder in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+  local at = redis.call('ZSCORE', KEYS[1], holder)
+  if not at or tonumber(at) + window <= now then left = left - 1 end  -- a call that lasts: its token is still gone
+end
+if left < 1 then
+  free = math.max(free, now + window / size)
+else
+  local oldest = redis.call('ZREVRANGE', KEYS[1], left - 1, left - 1, 'WITHSCORES')
+  if oldest[2] then free = math.max(free, tonumber(oldest[2]) + window) end
+end
 if pressing or free <= now then
   redis.call('ZADD', KEYS[1], now, ARGV[1])
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -size - 1)
@@ -46,11 +56,21 @@ local after = turn + window / size * tonumber(ARGV[5])
 redis.call('SET', KEYS[2], string.format('%.0f', after), 'PX', math.ceil(turn - now + window))
 return math.ceil(turn - now)
 """
-_USE = """
+_BEGIN = """
 local t = redis.call('TIME')
-if redis.call('ZADD', KEYS[1], 'XX', 'CH', t[1] * 1000 + math.floor(t[2] / 1000), ARGV[1]) == 1 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-end
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return 1
+"""
+_END = """
+local t = redis.call('TIME')
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[1], t[1] * 1000 + math.floor(t[2] / 1000), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 
@@ -59,6 +79,7 @@ class _Bucket:
     """One account's, in this process's memory."""
 
     taken: dict[str, float] = field(default_factory=dict)
+    under_way: dict[str, float] = field(default_factory=dict)  # until when a call may take at the most
     next_turn: float = 0.0
     held_until: float = 0.0
 
@@ -82,17 +103,32 @@ class Rates:
         except RedisAway:
             return self._take_here(account, size, window, holder, pressing)
 
-    def use(self, account: str, per_second: float, *, holder: str) -> None:
-        """The call that ``holder`` took the token for begins, or has ended, only now: its window begins now."""
-        _, window = _bucket_of(per_second)
-        milliseconds = str(int(window * 1000))
+    def begin(self, account: str, per_second: float, *, holder: str, seconds: float) -> bool:
+        """The call that ``holder`` took a token for begins, and may take so many ``seconds``.
+
+        False: it comes so late that others have had its token since. It must not be made without another.
+        """
+        given = (holder, *_milliseconds(_bucket_of(per_second)[1], seconds))
         try:
-            self._link.use(lambda client: client.eval(_USE, 1, _keys(account)[0], holder, milliseconds))
+            return bool(self._link.use(lambda client: client.eval(_BEGIN, 2, *_calls(account), *given)))
         except RedisAway:
             with self._lock:
-                taken = self._bucket(account).taken
-                if holder in taken:
-                    taken[holder] = time.monotonic()
+                bucket, now = self._bucket(account), time.monotonic()
+                if holder in bucket.taken:  # it may have been taken in Redis: then nothing is known here
+                    bucket.taken[holder] = now
+                bucket.under_way[holder] = now + seconds
+                return True
+
+    def end(self, account: str, per_second: float, *, holder: str) -> None:
+        """The call has ended: the window of its token begins now."""
+        given = (holder, *_milliseconds(_bucket_of(per_second)[1]))
+        try:
+            self._link.use(lambda client: client.eval(_END, 2, *_calls(account), *given))
+        except RedisAway:
+            with self._lock:
+                bucket = self._bucket(account)
+                bucket.under_way.pop(holder, None)
+                bucket.taken[holder] = time.monotonic()
 
     def hold_back(self, account: str, seconds: float) -> None:
         """The provider itself has asked for less: no token for anybody for so long."""
@@ -112,8 +148,14 @@ class Rates:
         with self._lock:
             bucket = self._bucket(account)
             now = time.monotonic()
-            newest = sorted(bucket.taken.values(), reverse=True)[:size]
-            free = max(now, bucket.held_until, newest[-1] + window if len(newest) == size else 0.0)
+            bucket.under_way = {known: until for known, until in bucket.under_way.items() if until > now}
+            lasting = sum(1 for known in bucket.under_way if bucket.taken.get(known, 0.0) + window <= now)
+            free, left = max(now, bucket.held_until), size - lasting
+            newest = sorted(bucket.taken.values(), reverse=True)[: max(left, 0)]
+            if left < 1:
+                free = max(free, now + window / size)
+            elif len(newest) == left:
+                free = max(free, newest[-1] + window)
             if pressing or free <= now:
                 bucket.taken = {known: at for known, at in bucket.taken.items() if at > now - window} | {holder: now}
                 return 0.0
@@ -138,4 +180,13 @@ def _bucket_of(per_second: float) -> tuple[int, float]:
 def _keys(account: str) -> list[str]:
     """Whose account it is cannot be read in Redis: its name holds a number."""
     name = hashlib.sha256(account.encode()).hexdigest()[:24]
-    return [f"voicedesk:rate:{name}:{part}" for part in ("taken", "turn", "held")]
+    return [f"voicedesk:rate:{name}:{part}" for part in ("taken", "turn", "held", "calls")]
+
+
+def _calls(account: str) -> tuple[str, str]:
+    taken, _, _, calls = _keys(account)
+    return taken, calls
+
+
+def _milliseconds(*seconds: float) -> list[str]:
+    return [str(int(one * 1000)) for one in seconds]

@@ -104,7 +104,7 @@ def send(work: Work) -> None:
             raise Postponed("another process has begun to send it", after=look_after(platform))
         return
     try:
-        with turns.sending(platform, credentials, message):
+        with turns.sending(platform, credentials, message, seconds=SEND_TIMEOUT_SECONDS):
             sent = platform.twilio.send(
                 credentials,
                 channel=message.channel,

@@ -35,14 +35,18 @@ def take_for_text(platform: Platform, credentials: TwilioCredentials, message: M
 
 
 @contextmanager
-def sending(platform: Platform, credentials: TwilioCredentials, message: Message) -> Iterator[None]:
-    """Around the call to Twilio: what the way there takes must not bring two texts closer than their tokens were."""
-    account, rate = _text_account(credentials, message.channel), _text_rate(platform, credentials)
-    platform.rates.use(account, rate, holder=str(message.id))
+def sending(platform: Platform, credentials: TwilioCredentials, message: Message, *, seconds: float) -> Iterator[None]:
+    """Around the call to Twilio: what the way there takes must not bring two texts closer than their tokens were.
+
+    Raises Postponed when this process was held up for so long that others have had the token since.
+    """
+    account, rate, holder = _text_account(credentials, message.channel), _text_rate(platform, credentials), message.id
+    while not platform.rates.begin(account, rate, holder=str(holder), seconds=seconds):
+        _postpone(platform.rates.take(account, rate, holder=str(holder)))
     try:
         yield
     finally:
-        platform.rates.use(account, rate, holder=str(message.id))
+        platform.rates.end(account, rate, holder=str(holder))
 
 
 def text_was_throttled(

@@ -53,9 +53,42 @@ def test_the_window_of_a_call_begins_when_it_is_made_and_not_when_its_token_was_
     assert rates.take(join.account, 2, holder="slow") == 0
     assert rates.take(join.account, 2, holder="quick") == 0
     time.sleep(0.3)
-    rates.use(join.account, 2, holder="slow")
-    rates.use(join.account, 2, holder="quick")
+    for holder in ("slow", "quick"):
+        assert rates.begin(join.account, 2, holder=holder, seconds=5)
     assert rates.take(join.account, 2, holder="next") > 0.9
+    for holder in ("slow", "quick"):
+        rates.end(join.account, 2, holder=holder)
+    assert rates.take(join.account, 2, holder="next") > 0.9
+
+
+def test_a_call_that_lasts_longer_than_the_window_has_its_token_until_a_window_after_its_end(join):
+    rates = join()
+    assert rates.take(join.account, FAST, holder="slow") == 0
+    assert rates.begin(join.account, FAST, holder="slow", seconds=5)
+    time.sleep(1.05)
+    others = [rates.take(join.account, FAST, holder=f"o{number}") for number in range(int(FAST))]
+    assert [wait for wait in others if wait == 0] == [0] * (int(FAST) - 1)
+    rates.end(join.account, FAST, holder="slow")
+    assert rates.take(join.account, FAST, holder="next") > 0.5
+
+
+def test_what_a_process_that_died_had_under_way_counts_no_longer_than_a_call_may_take(join):
+    rates = join()
+    assert rates.take(join.account, 1, holder="dead") == 0
+    assert rates.begin(join.account, 1, holder="dead", seconds=1.3)
+    time.sleep(1.1)
+    assert rates.take(join.account, 1, holder="next") > 0
+    time.sleep(0.3)
+    assert rates.take(join.account, 1, holder="next") == 0
+
+
+def test_whoever_was_held_up_until_others_had_the_token_is_told_before_the_call(valkey):
+    rates = Rates(RedisLink(valkey.url))
+    assert rates.take("held up", FAST, holder="late") == 0
+    time.sleep(1.05)
+    assert all(rates.take("held up", FAST, holder=f"o{number}") == 0 for number in range(int(FAST)))
+    assert not rates.begin("held up", FAST, holder="late", seconds=5)
+    assert rates.take("held up", FAST, holder="late") > 0
 
 
 def test_whoever_presses_is_never_refused_and_the_others_wait_for_that_token(join):
