@@ -24,6 +24,12 @@ from tests.probes import put_probes
 
 HELD = "SELECT count(*) FROM lanes WHERE token IS NOT NULL"
 RUNNING = "SELECT count(*) FROM delivery_attempts WHERE ended_at IS NULL"
+# The web process delivers too when a busy machine keeps Redis from answering it in time: what a worker left is meant.
+LEFT_HELD = (
+    f"{HELD} AND NOT EXISTS (SELECT FROM delivery_attempts a"
+    " WHERE a.lane_token = lanes.token AND a.process LIKE 'web:%')"
+)
+LEFT_RUNNING = f"{RUNNING} AND process NOT LIKE 'web:%'"
 STUCK_RUNNING = (  # and not a canary's attempt, which ends
     "SELECT count(*) FROM delivery_attempts a JOIN webhook_delivery_log d ON d.id = a.delivery_id"
     " WHERE a.ended_at IS NULL AND d.provider = 'test'"
@@ -139,8 +145,8 @@ def test_a_worker_stopped_under_load_leaves_no_lease_and_the_next_does_the_rest_
         began = time.monotonic()
         assert first.wait(timeout=20) == 0
         assert time.monotonic() - began < 8
-        assert house.query(HELD) == [(0,)]
-        assert house.query(RUNNING) == [(0,)]
+        eventually(lambda: house.query(LEFT_HELD) == [(0,)], seconds=1)  # a claim of the web's has its attempts at once
+        assert house.query(LEFT_RUNNING) == [(0,)]
         assert house.query(UNFINISHED)[0][0] > 10
         start(house, *worker(house))
         eventually(lambda: len(world.messages()) >= TEXTS, seconds=40)
