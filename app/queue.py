@@ -25,6 +25,7 @@ from app.redis import RedisAway, RedisLink
 QUEUE_NAME = "voicedesk"
 DRAIN_JOB = "workers.jobs.drain"
 BELL_KEY = "voicedesk:bell"
+BREATH_SECONDS = 0.005  # from one ring to the next: all that comes in it is one; a lone one is rung at once
 BELL_SECONDS = 5  # a bell whose worker died before answering it is silent for no longer
 JOB_TIMEOUT_SECONDS = 360  # a drain ends well before, also one whose handler is past its bound
 RESULT_SECONDS = 60
@@ -123,6 +124,7 @@ class Bell:
                 self._pending = False
                 if not self.ring_now() and self.on_silence is not None and not self._stopping:
                     self.on_silence()
+                time.sleep(BREATH_SECONDS)
 
     def _until_next(self) -> float | None:
         """For how long no date comes; None while there is none."""

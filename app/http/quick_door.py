@@ -48,7 +48,7 @@ def _answer(content_types: tuple[str, ...], content_type: str, body: bytes) -> _
 _ANSWERS = {
     "vapi": _answer((JSON,), JSON, b"{}"),
     "twilio": _answer((FORM,), TWIML, twilio.TWIML_EMPTY.encode()),
-    "google-calendar": _Answer((), "204 NO CONTENT", [], b""),
+    "google-calendar": _Answer((), "204 NO CONTENT", [("Content-Type", "text/html; charset=utf-8")], b""),
     **{door.provider: _answer(door.content_types, JSON, b"{}") for door in DOORS.values()},
 }
 _PATH = re.compile(r"/webhooks/([a-z0-9-]{1,40})/([A-Za-z0-9_-]{1,64})(/status)?")

@@ -67,12 +67,16 @@ class QueuedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedLane:
-    """A lane that is ours until its lease ends, with its first deliveries in order."""
+    """A lane that is ours until its lease ends, with its first deliveries in order.
+
+    ``attempt_id`` set: an attempt at the first of them has begun.
+    """
 
     org_id: UUID
     lane_key: str
     token: int
     deliveries: tuple[QueuedDelivery, ...]
+    attempt_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +141,7 @@ _LOCK_HELD = text(
     " ORDER BY l.org_id, l.lane_key FOR UPDATE OF l"
 )
 
-_RELEASE = text(
-    f"""
+RELEASE = f"""
     WITH head AS MATERIALIZED (
         SELECT g.org_id, g.lane_key, d.next_attempt_at
         FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[])) AS g(org_id, lane_key) LEFT JOIN LATERAL (
@@ -152,8 +155,8 @@ _RELEASE = text(
     UPDATE lanes l SET due_at = h.next_attempt_at, token = NULL FROM head h
     WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND h.next_attempt_at IS NOT NULL
     RETURNING l.org_id, l.lane_key, l.due_at <= now()
-    """
-)
+"""
+_RELEASE = text(RELEASE)
 
 
 def claim_lanes(

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
+from app.models.lanes import RELEASE
 
 FINISHED = frozenset({"processed", "skipped", "dead"})
 
@@ -76,8 +77,7 @@ _BEGIN = text(
     """
 )
 
-_END = text(
-    """
+_END = """
     WITH given AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:endings AS jsonb)) AS g(
             org_id uuid, id bigint, status text, waiting_on text, error_code text, note text, refund smallint,
@@ -100,22 +100,22 @@ _END = text(
     SELECT org_id, provider, count(*) FILTER (WHERE status = 'processed'),
            count(*) FILTER (WHERE status = 'skipped'), count(*) FILTER (WHERE status = 'dead')
     FROM ended WHERE finished GROUP BY org_id, provider
-    """
-)
+"""
 
 _NEW_LANE = text(
     "INSERT INTO lanes (org_id, lane_key, due_at)"
     " VALUES (:org, :lane, now() + make_interval(secs => :delay)) ON CONFLICT DO NOTHING"
 )
 
-_CLOSE = text(
-    """
+_CLOSE = """
     UPDATE delivery_attempts a
     SET ended_at = now(), duration_ms = g.ms, outcome = g.outcome, error_code = g.code, error = g.error
     FROM jsonb_to_recordset(CAST(:traces AS jsonb)) AS g(id bigint, ms int, outcome text, code text, error text)
     WHERE a.id = g.id
-    """
-)
+"""
+
+_END_ALONE = text(_END)
+_END_CLOSE_RELEASE = text(f"{_END};{_CLOSE};{RELEASE}")  # one message; each statement sees what the one before did
 
 
 def begin_all(session: Session, beginnings: Sequence[Beginning], *, process: str) -> dict[int, int]:
@@ -142,31 +142,59 @@ def end_all(session: Session, endings: Sequence[tuple[UUID, int, Ending]]) -> No
 
     Safe to repeat when it is not known whether the first time was committed: the attempts run no more then.
     """
-    given = [
+    session.execute(_END_ALONE, {"endings": _endings(endings)})
+    _add_lanes(session, endings)
+
+
+def end_close_and_release(
+    session: Session,
+    endings: Sequence[tuple[UUID, int, Ending]],
+    traces: Sequence[tuple[int, int, Ending]],
+    released: Sequence[tuple[UUID, str]],
+) -> set[tuple[UUID, str]]:
+    """``end_all``; and end the attempts' own rows (id, milliseconds), which are not only those of ``endings``: an
+    attempt whose lane was lost did happen. Then give (locked) lanes back, as `lanes.release_lanes` does; those in
+    which work is due now.
+    """
+    rows = session.execute(
+        _END_CLOSE_RELEASE,
         {
-            "org_id": str(org_id),
-            "id": delivery_id,
-            "status": ending.status,
-            "waiting_on": ending.waiting_on,
-            "error_code": ending.error_code,
-            "note": ending.note,
-            "refund": 0 if ending.counts else 1,
-            "delay": ending.delay_seconds,
-            "finished": ending.is_last,
-            "new_lane": ending.new_lane,
-        }
-        for org_id, delivery_id, ending in endings
-    ]
-    session.execute(_END, {"endings": orjson.dumps(given).decode()})
+            "endings": _endings(endings),
+            "traces": orjson.dumps(
+                [
+                    {"id": number, "ms": ms, "outcome": one.outcome, "code": one.error_code, "error": one.error}
+                    for number, ms, one in traces
+                ]
+            ).decode(),
+            "orgs": [org_id for org_id, _ in released],
+            "keys": [lane_key for _, lane_key in released],
+        },
+    ).all()
+    _add_lanes(session, endings)
+    return {(row[0], row[1]) for row in rows if row[2]}
+
+
+def _endings(endings: Sequence[tuple[UUID, int, Ending]]) -> str:
+    return orjson.dumps(
+        [
+            {
+                "org_id": str(org_id),
+                "id": delivery_id,
+                "status": ending.status,
+                "waiting_on": ending.waiting_on,
+                "error_code": ending.error_code,
+                "note": ending.note,
+                "refund": 0 if ending.counts else 1,
+                "delay": ending.delay_seconds,
+                "finished": ending.is_last,
+                "new_lane": ending.new_lane,
+            }
+            for org_id, delivery_id, ending in endings
+        ]
+    ).decode()
+
+
+def _add_lanes(session: Session, endings: Sequence[tuple[UUID, int, Ending]]) -> None:
     for org_id, _, ending in endings:
         if ending.new_lane is not None:
             session.execute(_NEW_LANE, {"org": org_id, "lane": ending.new_lane, "delay": ending.delay_seconds})
-
-
-def close_traces(session: Session, traces: Sequence[tuple[int, int, Ending]]) -> None:
-    """End the attempts' own rows (id, milliseconds); done also when the lane was lost, because it did happen."""
-    given = [
-        {"id": attempt_id, "ms": ms, "outcome": ending.outcome, "code": ending.error_code, "error": ending.error}
-        for attempt_id, ms, ending in traces
-    ]
-    session.execute(_CLOSE, {"traces": orjson.dumps(given).decode()})

@@ -102,13 +102,15 @@ def deliver_lane(platform: Platform, lane: ClaimedLane, keep_going: Callable[[],
     """
     began = time.monotonic()
     for delivery in lane.deliveries:
-        if not delivery.due or not keep_going() or time.monotonic() - began > TURN_SECONDS:
+        attempt_id = lane.attempt_id if delivery is lane.deliveries[0] else None
+        has_time = keep_going() and time.monotonic() - began <= TURN_SECONDS
+        if attempt_id is None and not (delivery.due and has_time):
             break
         if delivery.running_since is not None:
             if not _deliver_suspect(platform, lane, delivery):
                 break
             continue
-        done = deliver_one(platform, lane, delivery, releases=delivery is lane.deliveries[-1])
+        done = deliver_one(platform, lane, delivery, attempt_id=attempt_id, releases=delivery is lane.deliveries[-1])
         if done.given_back:
             return done.more
         if not done.finished:
@@ -128,9 +130,19 @@ class Done:
     more: bool = False
 
 
-def deliver_one(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery, *, releases: bool = False) -> Done:
-    """One attempt at one delivery. With ``releases`` the lane is given back with its ending, in the same commit."""
-    attempt_id = platform.recorder.begin(lane, delivery)
+def deliver_one(
+    platform: Platform,
+    lane: ClaimedLane,
+    delivery: QueuedDelivery,
+    *,
+    attempt_id: int | None = None,
+    releases: bool = False,
+) -> Done:
+    """One attempt at one delivery; ``attempt_id``, if it has begun already.
+
+    With ``releases`` the lane is given back with its ending, in the same commit.
+    """
+    attempt_id = attempt_id or platform.recorder.begin(lane, delivery)
     if attempt_id is None:
         return Done(finished=False)
     if delivery.running_since is not None:

@@ -7,12 +7,15 @@ lane back too, when nothing more of it is to be delivered here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from sqlalchemy.exc import DBAPIError
 
 from app.database import STATEMENT_TIMEOUT_MS, Database
+from app.errors import DatabaseUnavailable
 from app.models import lanes
 from app.models.lanes import ClaimedLane, QueuedDelivery
-from app.models.recorded import Beginning, Ending, begin_all, close_traces, end_all
+from app.models.recorded import Beginning, Ending, begin_all, end_close_and_release
 from app.services import retention
 from app.services.together import Together
 
@@ -56,6 +59,28 @@ class Recorder:
         beginning = Beginning(lane.org_id, lane.lane_key, lane.token, delivery.id)
         return self.beginnings.do(beginning, key=delivery.id, seconds=WAIT_SECONDS)
 
+    def begin_heads(self, claimed: list[ClaimedLane]) -> list[ClaimedLane]:
+        """The lanes, whose threads are about to begin, with an attempt at the first delivery of each begun for them.
+
+        Left to its own thread: a suspect, what is not due, a lane that comes alone; and all of them, when it fails.
+        """
+        heads = {lane.token: lane.deliveries[0] for lane in claimed if lane.deliveries}
+        able = [
+            lane
+            for lane in claimed
+            if lane.token in heads and heads[lane.token].due and heads[lane.token].running_since is None
+        ]
+        if len(able) < 2:
+            return claimed
+        try:
+            begun = self._begin(
+                [Beginning(lane.org_id, lane.lane_key, lane.token, heads[lane.token].id) for lane in able]
+            )
+        except (DatabaseUnavailable, DBAPIError):
+            return claimed
+        attempts = {lane.token: attempt_id for lane, attempt_id in zip(able, begun, strict=True)}
+        return [replace(lane, attempt_id=attempts.get(lane.token)) for lane in claimed]
+
     def end(self, ended: Ended) -> Recorded:
         """Write the ending, unless the lane has passed to another; the attempt's own row is closed in any case.
 
@@ -73,14 +98,15 @@ class Recorder:
             lanes_of = [(one.lane.org_id, one.lane.lane_key, one.lane.token) for one in attempts]
             held = lanes.lock_all_held(session, lanes_of)
             ours = [one for one in attempts if one.lane.token in held]
-            if ours:
-                end_all(session, [(one.delivery.org_id, one.delivery.id, one.ending) for one in ours])
             for one in ours:
                 if one.ending.forgets:
                     retention.forget(session, one.delivery)
-            close_traces(session, [(one.attempt_id, one.duration_ms, one.ending) for one in attempts])
-            given_back = [(one.lane.org_id, one.lane.lane_key) for one in ours if one.releases]
-            due = lanes.release_lanes(session, given_back) if given_back else set()
+            due = end_close_and_release(
+                session,
+                [(one.delivery.org_id, one.delivery.id, one.ending) for one in ours],
+                [(one.attempt_id, one.duration_ms, one.ending) for one in attempts],
+                [(one.lane.org_id, one.lane.lane_key) for one in ours if one.releases],
+            )
         return [
             Recorded(one.lane.token in held, one.releases and (one.lane.org_id, one.lane.lane_key) in due)
             for one in attempts

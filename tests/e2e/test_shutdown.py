@@ -24,11 +24,12 @@ from tests.probes import put_probes
 
 HELD = "SELECT count(*) FROM lanes WHERE token IS NOT NULL"
 RUNNING = "SELECT count(*) FROM delivery_attempts WHERE ended_at IS NULL"
-HELD_BY_NO_WEB = HELD + (
-    " AND NOT EXISTS (SELECT FROM webhook_delivery_log d JOIN delivery_attempts a ON a.delivery_id = d.id"
-    " WHERE d.org_id = lanes.org_id AND d.lane_key = lanes.lane_key AND a.ended_at IS NULL AND a.process LIKE 'web:%')"
+# The web process delivers too when a busy machine keeps Redis from answering it in time: what a worker left is meant.
+LEFT_HELD = (
+    f"{HELD} AND NOT EXISTS (SELECT FROM delivery_attempts a"
+    " WHERE a.lane_token = lanes.token AND a.process LIKE 'web:%')"
 )
-RUNNING_IN_WORKERS = RUNNING + " AND process LIKE 'worker:%'"
+LEFT_RUNNING = f"{RUNNING} AND process NOT LIKE 'web:%'"
 STUCK_RUNNING = (  # and not a canary's attempt, which ends
     "SELECT count(*) FROM delivery_attempts a JOIN webhook_delivery_log d ON d.id = a.delivery_id"
     " WHERE a.ended_at IS NULL AND d.provider = 'test'"
@@ -144,9 +145,8 @@ def test_a_worker_stopped_under_load_leaves_no_lease_and_the_next_does_the_rest_
         began = time.monotonic()
         assert first.wait(timeout=20) == 0
         assert time.monotonic() - began < 8
-        # Web processes take up what no worker takes; a lease left behind by the worker would outlast this second.
-        eventually(lambda: house.query(HELD_BY_NO_WEB) == [(0,)], seconds=1)
-        assert house.query(RUNNING_IN_WORKERS) == [(0,)]
+        eventually(lambda: house.query(LEFT_HELD) == [(0,)], seconds=1)  # a claim of the web's has its attempts at once
+        assert house.query(LEFT_RUNNING) == [(0,)]
         assert house.query(UNFINISHED)[0][0] > 10
         start(house, *worker(house))
         eventually(lambda: len(world.messages()) >= TEXTS, seconds=40)
@@ -190,17 +190,15 @@ def test_a_worker_whose_handlers_do_not_end_gives_their_lanes_back_and_leaves(ho
 def test_a_worker_that_leaves_takes_along_the_process_it_isolated_an_attempt_in(houses, start, world):
     house = houses()
     salon = open_business(house.platform, world, "Salon", "+4930111110001")
-    world.latency(4.0)
     plan_texts(house, salon, 1)
     with house.platform.database.transaction(system=True) as session:
         session.execute(text("UPDATE webhook_delivery_log SET running_since = now() WHERE provider = 'voicedesk'"))
     leaving = start(house, *worker(house))
-    eventually(lambda: len(isolated_of(leaving)) == 2, seconds=40)  # the one that forks, and its fork
-    both = isolated_of(leaving)
-    for one in both:
-        one.suspend()  # it would end by itself
+    eventually(lambda: isolated_of(leaving), seconds=40)
+    (alone,) = isolated_of(leaving)
+    alone.suspend()  # it would end by itself
     assert told_twice(leaving) < 2.5
-    assert await_gone(both, seconds=1)
+    assert await_gone([alone], seconds=1)
     assert house.query(HELD) == [(0,)]
 
 

@@ -13,7 +13,9 @@ from sqlalchemy import text
 from werkzeug.test import Client, TestResponse
 
 from app.http.quick_door import QuickDoor
+from app.integrations.doors import DOORS
 from app.observability import logging as lines
+from tests.doors import Connected
 from tests.prometheus import parse
 
 STATUS = {"type": "status-update", "status": "in-progress", "call": {"id": "c1"}}
@@ -84,6 +86,17 @@ ASKED = {
         client, {**SMS, "MessageSid": "SM" + "3" * 32}, query="?a=%20b"
     ),
     "a status where there is none": lambda salon, client: client.post(f"/webhooks/vapi/{salon.vapi_token}/status"),
+    "a calendar that changed": lambda salon, client: client.post(
+        f"/webhooks/google-calendar/{salon.google_token}",
+        data=b"",
+        headers={
+            "X-Goog-Channel-Token": salon.channel_token,
+            "X-Goog-Channel-ID": "channel-1",
+            "X-Goog-Resource-ID": "resource-1",
+            "X-Goog-Resource-State": "exists",
+            "X-Goog-Message-Number": "7",
+        },
+    ),
     "a GET": lambda salon, client: client.get(f"/webhooks/vapi/{salon.vapi_token}"),
 }
 
@@ -110,6 +123,16 @@ def rows(platform) -> list[tuple]:
             )
         )
         return [tuple(row) for row in found]
+
+
+@pytest.mark.parametrize("provider", DOORS)
+def test_both_doors_say_the_same_to_every_other_provider(provider, people, platform, client, framework):
+    sender = Connected(platform, people.salon.id, provider)
+    platform.directory.warm()
+    sample = sender.made()
+    quick = heard(sender.post(client, sample))
+    assert quick[0] == 200
+    assert heard(sender.post(framework, sample)) == quick
 
 
 def test_an_event_in_order_never_sees_the_framework_and_a_stranger_does(people, platform, client, door, monkeypatch):

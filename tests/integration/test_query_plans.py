@@ -1,0 +1,121 @@
+"""No hot query reads a large table from end to end: what each asks is explained as it is asked, in a full inbox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from sqlalchemy import event
+
+from app.models.inbox import NewDelivery
+from app.services import api_reads
+from app.services.drain import Drain
+from app.services.platform import Platform
+from tests.eventually import eventually
+
+MANY = 20_000
+LARGE = "webhook_delivery_log|webhook_payloads|delivery_attempts|processed_webhook_events|ledger_entries|lanes"
+_SCAN = re.compile(rf"Seq Scan on ({LARGE})\b.*")
+
+
+@pytest.fixture
+def full(postgres, platform, database_urls, people) -> None:
+    """20,000 finished events with all that belongs to them, and 20,000 that wait for tomorrow."""
+    org = str(people.salon.id)
+    finished = (
+        "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, status, finished_at,"
+        " next_attempt_at) SELECT %s, 'test', 'probe', 'done' || i, 'done' || i, 'processed', now(), now()"
+        " FROM generate_series(1, %s) i"
+    )
+    waiting = (
+        "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, next_attempt_at)"
+        " SELECT %s, 'test', 'probe', 'waits' || i, 'waits' || i, now() + interval '1 day'"
+        " FROM generate_series(1, %s) i"
+    )
+    belongings = (
+        "INSERT INTO lanes SELECT org_id, lane_key, next_attempt_at FROM webhook_delivery_log"
+        " WHERE status = 'received'",
+        "INSERT INTO webhook_payloads (delivery_id, org_id, body) SELECT id, org_id, '{}' FROM webhook_delivery_log",
+        "INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process, ended_at)"
+        " SELECT org_id, id, 1, 1, 'worker', now() FROM webhook_delivery_log",
+        "INSERT INTO processed_webhook_events (integration_id, event_key, org_id)"
+        " SELECT gen_random_uuid(), event_key, org_id FROM webhook_delivery_log",
+        "INSERT INTO ledger_entries (org_id, provider, accepted) SELECT org_id, provider, 1 FROM webhook_delivery_log",
+    )
+    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(finished, (org, MANY))
+        cursor.execute(waiting, (org, MANY))
+        for statement in belongings:
+            cursor.execute(statement)
+        cursor.execute("ANALYZE")
+    connection.close()
+
+
+@contextmanager
+def explained(platform: Platform) -> Iterator[dict[str, str]]:
+    """The plans of all that is asked within the block, by what was asked; each as the role that asks it."""
+    plans: dict[str, str] = {}
+
+    def explain(_connection: Any, cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        asked = cursor.mogrify(statement, values).decode()
+        with cursor.connection.cursor() as beside:
+            for part in asked.split(";"):
+                if re.match(r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b", part) and "set_config" not in part:
+                    beside.execute("EXPLAIN (COSTS OFF) " + part)
+                    plans[" ".join(part.split())] = "\n".join(row[0] for row in beside.fetchall())
+
+    event.listen(platform.database.engine, "before_cursor_execute", explain)
+    try:
+        yield plans
+    finally:
+        event.remove(platform.database.engine, "before_cursor_execute", explain)
+
+
+def new(org_id: Any, key: str) -> NewDelivery:
+    return NewDelivery(
+        org_id=org_id,
+        integration_id=uuid4(),
+        provider="test",
+        type="probe",
+        event_key=key,
+        lane_key=key,
+        payload={},
+    )
+
+
+def accept(platform: Platform, org_id: Any) -> None:
+    platform.groups.store(new(org_id, "one"))
+
+
+def accept_together(platform: Platform, org_id: Any) -> None:
+    platform.groups._insert([new(org_id, f"one of {number}") for number in range(20)])
+
+
+def deliver(platform: Platform, org_id: Any) -> None:
+    accept_together(platform, org_id)
+    drain = Drain(platform, threads=16)
+    eventually(lambda: drain.run() == 0, seconds=10)
+
+
+def read_pages(platform: Platform, org_id: Any) -> None:
+    first = api_reads.page(platform, api_reads.DELIVERIES, org_id, limit=50, equal={})
+    api_reads.page(platform, api_reads.DELIVERIES, org_id, limit=50, cursor=first["next_cursor"], equal={})
+    api_reads.delivery(platform, org_id, first["data"][0]["id"])
+
+
+@pytest.mark.parametrize(
+    "hot", [accept, accept_together, deliver, read_pages], ids=["accept", "accept together", "deliver", "pages"]
+)
+def test_a_hot_query_reads_no_large_table_from_end_to_end(hot: Callable[[Platform, Any], None], full, people, platform):
+    with explained(platform) as plans:
+        hot(platform, people.salon.id)
+    found = {f"{scan[0]} in {asked[:200]}" for asked, plan in plans.items() if (scan := _SCAN.search(plan))}
+    assert not found
+    assert any(re.search(r"Index\b.*Scan", plan) or "Insert on" in plan for plan in plans.values())
