@@ -36,9 +36,16 @@ def discard_body() -> None:
     A connection that is closed with bytes unread is reset, and then the sender, or the proxy before it, sees an
     error of the network (502) instead of the answer (413).
     """
-    stream = request.environ["wsgi.input"]
-    in_chunks = request.content_length is None and request.environ.get("wsgi.input_terminated")
-    left = MOST_DISCARDED_BYTES if in_chunks else min(request.content_length or 0, MOST_DISCARDED_BYTES)
+    environ = request.environ
+    if environ.get(
+        "wsgi.input_terminated"
+    ):  # the server knows the end, as gunicorn does: read or not
+        left = MOST_DISCARDED_BYTES
+    elif "stream" not in vars(request):  # nobody has read of it
+        left = min(request.content_length or 0, MOST_DISCARDED_BYTES)
+    else:
+        return
+    stream = environ["wsgi.input"]
     until = time.monotonic() + DISCARD_SECONDS
     try:
         while left > 0 and time.monotonic() < until:
