@@ -37,9 +37,7 @@ def discard_body() -> None:
     error of the network (502) instead of the answer (413).
     """
     environ = request.environ
-    if environ.get(
-        "wsgi.input_terminated"
-    ):  # the server knows the end, as gunicorn does: read or not
+    if environ.get("wsgi.input_terminated"):  # the server knows the end, as gunicorn does: read or not
         left = MOST_DISCARDED_BYTES
     elif "stream" not in vars(request):  # nobody has read of it
         left = min(request.content_length or 0, MOST_DISCARDED_BYTES)

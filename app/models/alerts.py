@@ -76,11 +76,17 @@ def note(
         alert.facts = facts
 
 
-def end_gone(session: Session, *, kinds: Collection[str], present: Collection[str]) -> None:
-    """End the open alerts of these kinds whose keys are not ``present``: somebody who sees all has looked."""
+def end_gone(
+    session: Session, *, kinds: Collection[str], present: Collection[str], unseen_for: timedelta = timedelta(0)
+) -> None:
+    """End the open alerts of these kinds whose keys are not ``present``: somebody who sees all has looked.
+
+    With ``unseen_for`` only those that nobody has seen for so long.
+    """
+    unseen = Alert.seen_at <= func.now() - unseen_for
     session.execute(
         update(Alert)
-        .where(Alert.ended_at.is_(None), Alert.kind.in_(kinds), Alert.key.not_in(present))
+        .where(Alert.ended_at.is_(None), Alert.kind.in_(kinds), Alert.key.not_in(present), unseen)
         .values(ended_at=func.now())
     )
 

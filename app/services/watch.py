@@ -37,6 +37,8 @@ SETTLING_SECONDS = 15.0  # after a start or an outage, until old work and an old
 ROLL_UP_SECONDS = 300.0  # a little and often: a busy hour at once would hold the looks up
 MOST_MESSAGES = 10  # a look; the rest waits for the next
 STATEMENT_TIMEOUT_MS = 3_000
+IN_COPIES = frozenset({"circuit_open"})  # each process has its own, a second old, and on a busy machine more
+COPIES_LAG = timedelta(seconds=4)  # what another process has just seen is not over because ours does not show it yet
 
 log = get_logger(__name__)
 
@@ -174,7 +176,8 @@ class Watcher:
         self._once = unsure if time.monotonic() >= self._settled_at else set()
         with self._platform.database.transaction(system=True, statement_timeout_ms=STATEMENT_TIMEOUT_MS) as session:
             self._note(session, sure)
-            rows.end_gone(session, kinds=looked_for, present=found)  # also what is not sure enough to begin with
+            rows.end_gone(session, kinds=looked_for - IN_COPIES, present=found)  # also what is not sure enough to begin
+            rows.end_gone(session, kinds=looked_for & IN_COPIES, present=found, unseen_for=COPIES_LAG)
             shared = {kind for look in SHARED for kind in look.kinds} | {"canary_missed", "workers_idle"}
             rows.end_unseen(session, looked_for=shared, unseen_for=self._unseen_for)
 

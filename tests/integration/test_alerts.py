@@ -153,6 +153,25 @@ def test_an_opened_circuit_is_told_once_and_its_closing_once(platform, world):
     assert told(world)[1:] == [":white_check_mark: Circuit twilio_sms is closed"]
 
 
+def test_a_circuit_that_another_process_sees_open_is_not_over_because_this_ones_copy_is_older(
+    database_urls, world, valkey
+):
+    world.slack_token(TOKEN)
+    platform = Platform(make_settings(database_urls, world, **QUICK, redis_url=valkey.url))
+    try:
+        circuits.reset()
+        for _ in range(3):
+            platform.watcher.tick()
+        note(platform, "circuit_open:twilio_sms")
+        platform.watcher.tick()
+        assert [alert.key for alert in open_alerts(platform)] == ["circuit_open:twilio_sms"]
+        execute(platform, "UPDATE alerts SET seen_at = now() - interval '5 seconds'")
+        platform.watcher.tick()
+        assert open_alerts(platform) == []
+    finally:
+        platform.close()
+
+
 def test_two_processes_tell_once_and_the_second_takes_over_when_the_first_stops(platform, world, another):
     other = another()
     break_circuit()
