@@ -91,6 +91,7 @@ class Rates:
         self._link = link
         self._lock = threading.Lock()
         self._here: OrderedDict[str, _Bucket] = OrderedDict()
+        self._alone_since: float | None = None
 
     def take(self, account: str, per_second: float, *, holder: str, pressing: bool = False) -> float:
         """Take a token: 0.0 when there was one, else in how many seconds it is this caller's turn.
@@ -99,7 +100,9 @@ class Rates:
         """
         size, window = _bucket_of(per_second)
         try:
-            return self._link.use(lambda client: self._take_there(client, account, size, window, holder, pressing))
+            wait = self._link.use(lambda client: self._take_there(client, account, size, window, holder, pressing))
+            self._alone_since = None
+            return wait
         except RedisAway:
             return self._take_here(account, size, window, holder, pressing)
 
@@ -151,6 +154,10 @@ class Rates:
             bucket.under_way = {known: until for known, until in bucket.under_way.items() if until > now}
             lasting = sum(1 for known in bucket.under_way if bucket.taken.get(known, 0.0) + window <= now)
             free, left = max(now, bucket.held_until), size - lasting
+            if self._link.configured:
+                # One slow answer of Redis would else give each process a full bucket beside what was just taken there.
+                self._alone_since = self._alone_since or now
+                free = max(free, self._alone_since + window)
             newest = sorted(bucket.taken.values(), reverse=True)[: max(left, 0)]
             if left < 1:
                 free = max(free, now + window / size)

@@ -8,6 +8,7 @@ import pytest
 
 from app.integrations.rates import Rates
 from app.redis import RedisLink
+from tests.eventually import eventually
 
 FAST = 20.0  # a second, so that a test sees several windows
 
@@ -89,6 +90,15 @@ def test_whoever_was_held_up_until_others_had_the_token_is_told_before_the_call(
     assert all(rates.take("held up", FAST, holder=f"o{number}") == 0 for number in range(int(FAST)))
     assert not rates.begin("held up", FAST, holder="late", seconds=5)
     assert rates.take("held up", FAST, holder="late") > 0
+
+
+def test_for_a_window_after_redis_went_away_nobody_goes_who_can_wait(own_valkey):
+    rates = Rates(RedisLink(own_valkey.url))
+    assert rates.take("left alone", 5, holder="a") == 0
+    own_valkey.kill()
+    assert 0.8 < rates.take("left alone", 5, holder="b") < 1.03
+    assert rates.take("left alone", 5, holder="caller", pressing=True) == 0
+    eventually(lambda: rates.take("left alone", 5, holder="b") == 0, seconds=5)
 
 
 def test_whoever_presses_is_never_refused_and_the_others_wait_for_that_token(join):
