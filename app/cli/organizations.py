@@ -169,10 +169,10 @@ def disable(integration_id: UUID) -> Row:
 
 @integration.command("rotate", cls=DataCommand)
 @click.argument("integration_id", type=click.UUID)
-@_settings
+@click.option("--set", "pairs", type=PAIR, multiple=True, metavar="KEY=VALUE", help="VALUE may be @file.")
 @click.option("--overlap", type=click.FloatRange(0, 720), default=24, show_default=True, help="Hours for the old ones.")
 def rotate(integration_id: UUID, pairs: tuple[tuple[str, str], ...], overlap: float) -> Row:
-    """Set new secrets; the old ones pass beside them until the overlap is over."""
+    """Set new secrets; the old ones pass beside them until the overlap is over. `--overlap 0` alone ends one now."""
     hours = timedelta(hours=overlap)
     return connections.rotate(platform(), integration_id, dict(pairs), overlap=hours, actor=operator())
 

@@ -84,7 +84,10 @@ def rotate(
     """Set new secrets and let the old ones pass beside them until ``overlap`` is over; 0 ends an overlap at once.
 
     What is sent uses the new ones from now on. Raises NotFound, and InvalidInput while an earlier overlap lasts.
+    With nothing ``given`` an overlap can only be ended.
     """
+    if overlap and not given:
+        raise InvalidInput("no new secret is given", advice="Set one, or give an overlap of 0 to end an earlier one.")
     if not timedelta() <= overlap <= LONGEST_OVERLAP:
         raise InvalidInput(f"overlap: 0 to {LONGEST_OVERLAP.days * 24} hours")
     with platform.database.transaction(system=True) as session:

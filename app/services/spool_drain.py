@@ -3,6 +3,7 @@
 Owns what becomes of each line: verified now if it was not when it came, as of that moment; refused for good if its
 proof does not hold; set aside if nobody can make anything of it, so that it holds up no other. A line leaves the
 spool after it is committed: a drain that dies in between commits it again, which is a duplicate and does nothing.
+So does one that was stopped for so long that another process has taken over.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MOST_LINES = 100
 MOST_BYTES = 4_000_000
 LOOK_SECONDS = 0.5
+SILENT_SECONDS = 30.0  # as long as a worker's lease; between two signs of life lies one line, or one commit
 
 log = get_logger(__name__)
 
@@ -81,6 +83,8 @@ def drain(
     with platform.database.transaction(system=True) as session:
         find_by_token(session, "-")  # tables that are missing are no fault of a line's
     try:
+        if folder.take_over(silent_seconds=SILENT_SECONDS):
+            log.warning("spool.taken_over")
         with folder.draining(within_seconds=within_seconds) as mine:
             if not mine:
                 return done if folder.is_empty() and not with_aside else None
@@ -104,7 +108,9 @@ def _take(platform: Platform, lines: list[Line], done: Drained) -> None:
     """Read each line, commit all, note that they are taken."""
     deliveries: list[tuple[Line, NewDelivery]] = []
     aside: list[Line] = []
+    folder = platform.spool.folder
     for line in lines:
+        folder.go_on()
         kept = _opened(platform, line)
         if kept is None:
             aside.append(line)
@@ -119,12 +125,14 @@ def _take(platform: Platform, lines: list[Line], done: Drained) -> None:
         except Exception as error:  # noqa: BLE001 - one line that cannot be read must not hold up the others
             report(error, where="thread", event="spool.line_failed", provider=kept.provider)
             aside.append(line)
+    folder.go_on()
     aside += _store(platform, deliveries, done)
+    folder.go_on()
     if aside:
-        platform.spool.folder.set_aside(aside)
+        folder.set_aside(aside)
         log.error("spool.set_aside", lines=len(aside))
         done.aside += len(aside)
-    platform.spool.folder.note_taken(lines)
+    folder.note_taken(lines)
 
 
 def _opened(platform: Platform, line: Line) -> Kept | None:

@@ -2,7 +2,8 @@
 
 Owns two locks. ``order`` is held for the moment of a write, which draws a sequence number and appends, so that the
 order in the files is the order of intake whichever process wrote; fsync comes after it. ``drain`` is held by the one
-process that takes lines out. Nobody needs to be alive for his lines to be taken.
+process that takes lines out, and can be taken from one that has fallen silent. Nobody needs to be alive for his lines
+to be taken.
 
 What is taken is noted (``progress``) after it has arrived elsewhere, without fsync: a line that is read a second time
 must do no harm there. A file goes when all of it is taken.
@@ -63,6 +64,7 @@ class Folder:
         self._drain = FileLock(path / ".drain")
         self._tails = Tails(path)
         self._segment: Segment | None = None
+        self._draining: int | None = None  # the drain's lock, while this process has it
 
     def append(self, mark: Mark, sealed: bytes, *, most_unproven: int = 0) -> None:
         """Keep a line; when this returns it is on the disk. Raises SpoolRefused.
@@ -128,7 +130,33 @@ class Folder:
             yield False
             return
         with self._drain.held(within_seconds=within_seconds) as lock:
-            yield lock is not None
+            if lock is None:
+                yield False
+                return
+            self._drain.unsign(lock)
+            self._draining = lock
+            try:
+                yield True
+            finally:
+                self._draining = None
+
+    def go_on(self) -> None:
+        """A sign of life of who drains. Raises SpoolRefused when another has taken over: he must leave all as it is."""
+        if self._draining is None or not self._drain.sign(self._draining):
+            raise SpoolRefused("another process drains it now")
+
+    def take_over(self, *, silent_seconds: float) -> bool:
+        """Whether the drain was just taken away from a process that gave no sign of life for so long.
+
+        It may come back and do once more what it was at: what it does then must do no harm.
+        """
+        if not self._drain.is_silent(silent_seconds):
+            return False
+        with self._order.held(within_seconds=ORDER_SECONDS) as lock:
+            if lock is None or not self._drain.is_silent(silent_seconds):  # another was faster
+                return False
+            self._drain.take_away()
+            return True
 
     def read(self, *, most: int, most_bytes: int) -> Batch:
         """The next lines, at least one where there is one. Only while draining."""

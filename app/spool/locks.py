@@ -1,7 +1,9 @@
 """A lock between the processes of this host that dies with whoever holds it.
 
-Owns ``flock``, its bound, and its two traps: it belongs to the open file, so threads need a lock of their own and a
-forked child must open the file anew.
+Owns ``flock``, its bound, and its traps: it belongs to the open file, so threads need a lock of their own and a
+forked child must open the file anew; and a process that is stopped and not dead holds it for as long as it likes.
+Whoever holds it for long therefore gives signs of life, and from one who gave some and has fallen silent it can be
+taken away: he finds that out with his next sign.
 """
 
 from __future__ import annotations
@@ -33,8 +35,7 @@ class FileLock:
             yield None
             return
         try:
-            descriptor = self._descriptor()
-            while not _try(descriptor):
+            while (descriptor := self._try()) is None:
                 if time.monotonic() >= until:
                     yield None
                     return
@@ -45,6 +46,35 @@ class FileLock:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             self._threads.release()
+
+    def sign(self, descriptor: int) -> bool:
+        """A sign of life of who holds it; False when it was taken away from him."""
+        os.pwrite(descriptor, b"%020.3f" % time.monotonic(), 0)  # of the host: the same for all processes
+        return _is_same(descriptor, self._path)
+
+    def unsign(self, descriptor: int) -> None:
+        """Who holds it from here on has given no sign yet."""
+        os.ftruncate(descriptor, 0)
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether the last sign of life of who holds it, or held it last, is so long ago; not if he gave none."""
+        try:
+            return time.monotonic() - float(self._path.read_bytes()) > seconds
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def take_away(self) -> None:
+        """Whoever holds it holds a file that has no name any more; all others meet at a new one."""
+        self._path.unlink(missing_ok=True)
+
+    def _try(self) -> int | None:
+        descriptor = self._descriptor()
+        if not _lock(descriptor):
+            return None
+        if _is_same(descriptor, self._path):
+            return descriptor
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # taken away between opening and locking it
+        return None
 
     def _descriptor(self) -> int:
         """Open, and still the file that has this name: a folder may have been made anew."""
@@ -67,7 +97,7 @@ def give_to_owner(path: Path) -> None:
         os.chown(path, folder.st_uid, folder.st_gid)
 
 
-def _try(descriptor: int) -> bool:
+def _lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -115,3 +115,14 @@ def test_a_second_rotation_waits_for_the_first_ones_overlap_unless_it_is_ended(p
     assert salon.vapi(client, ended("a")).status_code == 403
     assert salon.vapi(client, ended("a"), secret="second-secret").status_code == 403
     assert salon.vapi(client, ended("a"), secret="third-secret").status_code == 200
+
+
+def test_an_overlap_can_be_ended_before_its_time(platform, people, client, cli):
+    salon = people.salon
+    made = integration_of(cli, salon, "vapi")
+    cli.data("integration", "rotate", made["id"], "--set", "webhook_secret=second-secret")
+    assert salon.vapi(client, ended("a")).status_code == 200
+    assert cli.data("integration", "rotate", made["id"], "--overlap", "0")["old_secret_until"] is None
+    assert salon.vapi(client, ended("b")).status_code == 403
+    assert salon.vapi(client, ended("b"), secret="second-secret").status_code == 200
+    assert "no new secret" in cli.refusal("integration", "rotate", made["id"])["message"]

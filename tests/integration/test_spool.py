@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app import create_app
 from app.models.messages import has_opted_out, record_opt_out
-from app.services import spool, spool_drain, verification
+from app.services import intake, spool, spool_drain, verification
 from tests.conftest import run_as_superuser
 from tests.eventually import eventually
 from tests.spooling import rows, status_update
@@ -92,6 +92,30 @@ def test_a_drain_that_dies_after_the_commit_repeats_nothing(met, platform, clien
     assert len(rows(platform, "id")) == 5
     with platform.database.transaction(system=True) as session:
         assert session.execute(text("SELECT sum(accepted) FROM ledger_entries")).scalar() == 5
+
+
+def test_a_drain_that_was_stopped_and_comes_back_after_another_took_over_repeats_nothing_and_takes_nothing(
+    met, platform, client, away, monkeypatch, another
+):
+    with away():
+        for number in range(5):
+            status_update(met.salon, client, f"c{number}")
+    monkeypatch.setattr(spool_drain, "SILENT_SECONDS", 0.0)
+    stopped, real = another(), intake.store_late
+
+    def store_after_the_other(who, deliveries):
+        monkeypatch.setattr(intake, "store_late", real)
+        assert spool_drain.drain(platform).stored == 5
+        with away():
+            status_update(met.salon, client, "later")  # and life has gone on
+        return real(who, deliveries)
+
+    monkeypatch.setattr(intake, "store_late", store_after_the_other)
+    done = spool_drain.drain(stopped)
+    assert (done.stored, done.duplicates) == (0, 5)
+    assert stopped.spool.contents().lines == 1, "what it had not read is there"
+    assert spool_drain.drain(platform).stored == 1
+    assert len(rows(platform, "id")) == 6
 
 
 def test_a_process_that_knows_nobody_keeps_what_it_cannot_verify_and_verifies_it_later(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import resource
+import signal
 import threading
 from pathlib import Path
 
@@ -172,6 +174,54 @@ def test_two_never_take_lines_out_at_once_and_a_killed_one_leaves_no_lock(tmp_pa
         assert (first, second) == (True, False)
     with two.draining() as mine:
         assert mine
+
+
+def drain_until_told(path: Path, told: Path) -> None:
+    """Hold the drain with one sign of life, and say what the next one met, once there is a file ``go``."""
+    folder = open_folder(path)
+    with folder.draining():
+        folder.go_on()
+        (path / "holds").touch()
+        eventually((path / "go").exists, seconds=20)
+        try:
+            folder.go_on()
+        except SpoolRefused as refused:
+            told.write_text(str(refused))
+
+
+def test_one_that_was_stopped_in_the_middle_loses_its_place_and_notices_when_it_goes_on(tmp_path):
+    folder, other = open_folder(tmp_path), open_folder(tmp_path)
+    folder.append(LANE, b"line")
+    stopped = FORKED.Process(target=drain_until_told, args=(tmp_path, tmp_path / "told"))
+    stopped.start()
+    eventually((tmp_path / "holds").exists)
+    assert stopped.pid is not None
+    os.kill(stopped.pid, signal.SIGSTOP)
+    try:
+        assert not folder.take_over(silent_seconds=30)
+        with folder.draining() as mine:
+            assert not mine
+        eventually(lambda: folder.take_over(silent_seconds=0.2))
+        assert not other.take_over(silent_seconds=0.2), "it was taken away once"
+        with folder.draining() as mine, other.draining() as theirs:
+            assert (mine, theirs) == (True, False)
+            folder.go_on()
+            (tmp_path / "go").touch()
+            os.kill(stopped.pid, signal.SIGCONT)
+            stopped.join(timeout=20)
+            folder.go_on()
+        assert (tmp_path / "told").read_text() == "another process drains it now"
+    finally:
+        stopped.kill()
+    with other.draining() as mine:
+        assert mine
+
+
+def test_from_one_who_gives_no_signs_of_life_at_all_nothing_is_taken(tmp_path):
+    folder, other = open_folder(tmp_path), open_folder(tmp_path)
+    folder.append(LANE, b"line")
+    with folder.draining():
+        assert not other.take_over(silent_seconds=0)
 
 
 def test_threads_that_write_at_once_all_find_their_lines(tmp_path):
