@@ -104,8 +104,10 @@ _WALK = """
     FROM turn t WHERE t.org_id IS NOT NULL AND t.step < :most_steps
 """
 _LISTED = "SELECT org_id, 0 AS step FROM unnest(CAST(:only AS uuid[])) org_id"
-_CLAIM = f"""
-WITH RECURSIVE turn AS ({{turn}}), picked AS MATERIALIZED (
+
+# The lanes of a turn, locked, as ``picked``; where the walk was cut short, the organization it came to, with a NULL.
+_PICKED = """
+turn AS ({turn}), picked AS MATERIALIZED (
     SELECT p.org_id, p.lane_key FROM turn t CROSS JOIN LATERAL (
         SELECT * FROM (
             SELECT l.org_id, l.lane_key FROM lanes l
@@ -116,7 +118,19 @@ WITH RECURSIVE turn AS ({{turn}}), picked AS MATERIALIZED (
         SELECT t.org_id, NULL WHERE t.step = :most_steps
     ) p
     WHERE t.org_id IS NOT NULL LIMIT :most
-), claimed AS (
+)
+"""
+PICKED_IN_TURN = _PICKED.format(turn=_WALK)
+PICKED_HELD = """
+picked AS MATERIALIZED (
+    SELECT l.org_id, l.lane_key FROM lanes l
+    JOIN unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[])) AS h(org_id, lane_key, token)
+      ON l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token
+    ORDER BY l.org_id, l.lane_key FOR UPDATE OF l
+)
+"""
+_CLAIM = f"""
+WITH RECURSIVE {{picked}}, claimed AS (
     UPDATE lanes l SET due_at = now() + make_interval(secs => :lease), token = nextval('lane_tokens')
     FROM picked p WHERE l.org_id = p.org_id AND l.lane_key = p.lane_key
     RETURNING l.org_id, l.lane_key, l.token
@@ -126,7 +140,8 @@ UNION ALL
 SELECT p.org_id, NULL, NULL, {", ".join(["NULL"] * 13)} FROM picked p WHERE p.lane_key IS NULL
 """
 
-_CLAIM_IN_TURN, _CLAIM_LISTED = text(_CLAIM.format(turn=_WALK)), text(_CLAIM.format(turn=_LISTED))
+_CLAIM_IN_TURN = text(_CLAIM.format(picked=PICKED_IN_TURN))
+_CLAIM_LISTED = text(_CLAIM.format(picked=_PICKED.format(turn=_LISTED)))
 
 _HELD = text(
     f"""

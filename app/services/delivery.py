@@ -90,6 +90,12 @@ class Work:
 
 
 Handler = Callable[[Work], Skip | None]
+UNHANDLED = "no handler for this type"
+
+
+def skip_unhandled(_: Work) -> Skip:
+    """The handler of what nobody handles; many of these are finished without it (``unattended.py``)."""
+    return Skip(UNHANDLED)
 
 
 def deliver_lane(platform: Platform, lane: ClaimedLane, keep_going: Callable[[], bool] = lambda: True) -> bool:

@@ -22,6 +22,7 @@ from app.observability.errors import count, report
 from app.observability.logging import get_logger
 from app.services.clock import Clock
 from app.services.delivery import RECORD_SECONDS, deliver_lane
+from app.services.unattended import Unattended
 from app.services.webhook_quotas import LastInTurn
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Drain:
         self._most_of_one = max(1, int(threads * SHARE_OF_ONE))
         self._after = FIRST_ORG
         self._last_in_turn = LastInTurn(platform)
+        self._unattended = Unattended(platform)
         self.clock = Clock(platform)
         self._nothing_this_round = False
         self._one_at_a_time = threading.Lock()
@@ -69,8 +71,12 @@ class Drain:
             self._platform.bell.answer()
             # The keeper ends last: leaving the pool waits for what runs, and that needs its lease until then.
             self._keeper = _LeaseKeeper(self._platform)
-            with self._keeper as keeper, ThreadPoolExecutor(self._threads, "deliver") as pool:
-                return self._loop(pool, keeper, seconds, going)
+            with (
+                self._keeper as keeper,
+                ThreadPoolExecutor(self._threads, "deliver") as pool,
+                ThreadPoolExecutor(1, "teller") as teller,
+            ):
+                return self._loop(pool, teller, keeper, seconds, going)
         finally:
             self._one_at_a_time.release()
             if not going():
@@ -96,12 +102,18 @@ class Drain:
             log.warning("drain.given_back", lanes=given)
 
     def _loop(
-        self, pool: ThreadPoolExecutor, keeper: _LeaseKeeper, seconds: float, keep_going: Callable[[], bool]
+        self,
+        pool: ThreadPoolExecutor,
+        teller: ThreadPoolExecutor,
+        keeper: _LeaseKeeper,
+        seconds: float,
+        keep_going: Callable[[], bool],
     ) -> int:
         began = time.monotonic()
         running: dict[Future[None], ClaimedLane] = {}
         delivered = 0
         was_full = False
+        self._unattended.begin()
         while True:
             running = {future: lane for future, lane in running.items() if not future.done()}
             elapsed = time.monotonic() - began
@@ -109,20 +121,22 @@ class Drain:
                 self._platform.bell.ring()  # there may be more; somebody else goes on at once
                 return delivered
             self.clock.look()
+            skipped = self._unattended.finish(self._last_in_turn.organizations(), teller)
             free = self._threads - len(running)
             claim, began_round = self._claim(free, running) if free else (Claim([], None), False)
-            for lane in claim.lanes:
+            attended = self._unattended.take(claim.lanes)
+            for lane in attended:
                 keeper.add(lane)
-            for lane in self._platform.recorder.begin_heads(claim.lanes):
+            for lane in self._platform.recorder.begin_heads(attended):
                 running[pool.submit(self._deliver, lane, keeper, keep_going)] = lane
-            delivered += len(claim.lanes)
+            delivered += len(claim.lanes) + skipped
             full = free > 0 and len(running) >= self._most_of_one
             if full and not was_full:
                 self._platform.bell.ring()  # there is more than enough: another worker may join
             was_full = full
-            if not running and not claim.lanes and claim.next_org is None and began_round:
+            if not running and not claim.lanes and not skipped and claim.next_org is None and began_round:
                 return delivered
-            if running and not claim.lanes:
+            if running and not claim.lanes and not skipped:
                 wait(running, timeout=LOOK_AGAIN_SECONDS if free else 1.0, return_when=FIRST_COMPLETED)
                 until = time.monotonic() + MOST_BREATH_SECONDS
                 while 2 * sum(not future.done() for future in running) > self._threads and time.monotonic() < until:

@@ -27,18 +27,14 @@ from app.services import (
     text_dialogue,
 )
 from app.services.calendar_push import Pusher
-from app.services.delivery import SCHEDULE, Handler, LeaseLost, Postponed, Skip, Work
+from app.services.delivery import SCHEDULE, Handler, LeaseLost, Postponed, Skip, Work, skip_unhandled
 from app.services.own_work import OwnWork
 
 
 def find_handler(provider: str, event_type: str) -> Handler:
     """The handler of an event's type; one that hands a front door's events on, or skips, when there is none."""
-    default = forwarding.hand_on if provider in DOORS else _skip_unknown
+    default = forwarding.hand_on if provider in DOORS else skip_unhandled
     return _HANDLERS.get((provider, event_type), default)
-
-
-def _skip_unknown(_: Work) -> Skip:
-    return Skip("no handler for this type")
 
 
 def _receive_status(work: Work) -> Skip | None:
