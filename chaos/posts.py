@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 
 from twilio.request_validator import RequestValidator
 
+from app.integrations.events import WebhookRequest
+from app.integrations.vapi import parse
 from chaos.people import Business
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -37,6 +39,11 @@ def vapi(business: Business, kind: str, call_id: str, caller: str, fields: dict[
     message = {"type": kind, "timestamp": int(time.time() * 1000), "call": call, "phoneNumber": number, **fields}
     body = json.dumps({"message": message}).encode()
     return Post(business.vapi_path, body, {"Content-Type": JSON, "X-Vapi-Secret": business.vapi_secret})
+
+
+def key_of(post: Post) -> str:
+    """Under which key the product stores a message that bears no identity of its own."""
+    return parse(WebhookRequest("POST", post.path, {}, post.body)).event_key
 
 
 def twilio(business: Business, base_url: str, sid: str, sender: str, words: str) -> Post:

@@ -113,7 +113,7 @@ class Traffic:
             waiting.acquire()
             rng = random.Random(self.rng.random())
             is_call = rng.random() < self.mix.calls
-            scene, size = (self._call, 3) if is_call else (self._text, 1)
+            scene, size = (self._call, 4) if is_call else (self._text, 1)
             sent += size
             self._senders.submit(self._play, scene, rng).add_done_callback(lambda _: waiting.release())
 
@@ -139,9 +139,10 @@ class Traffic:
     def _call(self, business: Business, rng: random.Random) -> None:
         """One call: it begins, something may be asked, it ends, it is reported; Vapi keeps to no order."""
         call_id, caller = str(UUID(int=rng.getrandbits(128), version=4)), self.numbers.draw()
-        ended = {"status": "ended", "endedReason": "customer-ended-call"}
-        told = [
+        ended: dict[str, object] = {"status": "ended", "endedReason": "customer-ended-call"}
+        told: list[tuple[str | None, str, dict[str, object]]] = [
             (f"status-update:{call_id}:in-progress", "status-update", {"status": "in-progress"}),
+            (None, "speech-update", {"role": "user", "status": "started"}),  # which nobody handles
             (f"status-update:{call_id}:ended:customer-ended-call", "status-update", ended),
             (f"end-of-call-report:{call_id}", "end-of-call-report", posts.report_of(call_id)),
         ]
@@ -151,8 +152,8 @@ class Traffic:
         for number, (key, kind, fields) in enumerate(told):
             if asks and number == 1:
                 self._ask(business, call_id, caller, rng)
-            event = Event(business, key, lane=f"call:{call_id}")
-            self.send(event, posts.vapi(business, kind, call_id, caller, fields), rng)
+            post = posts.vapi(business, kind, call_id, caller, fields)
+            self.send(Event(business, key or posts.key_of(post), lane=f"call:{call_id}"), post, rng)
 
     def _text(self, business: Business, rng: random.Random) -> None:
         """A customer's text; one that cancels what was never booked must be answered by one text."""
