@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,8 +13,10 @@ import pytest
 import redis as redis_package
 
 from app import create_app
+from app.integrations.breaker import Circuits
 from app.observability import sentry_check
 from app.queue import QUEUE_NAME
+from app.services.readiness import providers
 from sandbox.ports import free_port
 from tests.command_line import CommandLine
 from tests.people import People
@@ -138,6 +141,20 @@ def test_the_breaker_is_shared_by_redis_and_a_redis_without_scripts_is_told(anot
         assert list(client.scan_iter("voicedesk:circuit:readiness*")) == []
         client.execute_command("ACL", "SETUSER", "default", "-eval")
     assert status_in_both(platform, "Circuit Breaker Module") == ("WARN", "FAIL")
+
+
+def test_a_machine_that_is_too_busy_to_see_a_circuit_open_is_given_more_time(platform, monkeypatch):
+    real, looks = Circuits.refresh, []
+
+    def look_late(circuits: Circuits) -> None:
+        looks.append(time.sleep(0.4))
+        real(circuits)
+
+    monkeypatch.setattr(Circuits, "refresh", look_late)
+    assert check(platform, "Circuit Breaker Module")["status"] == "PASS"
+    assert len(looks) > 1
+    monkeypatch.setattr(providers, "OPEN_SECONDS", (0.2, 0.3))
+    assert check(platform, "Circuit Breaker Module")["status"] == "WARN"
 
 
 @pytest.mark.parametrize(("provider", "name"), [("twilio", "Twilio Integration"), ("google", "Calendar Integration")])
