@@ -32,6 +32,18 @@ SELECT (SELECT count(*) FROM webhook_delivery_log WHERE org_id = ANY (CAST(%(org
         AND type NOT IN ('message.check', 'appointment.finish', 'calendar.sync', 'calendar.watch'))
      + (SELECT count(*) FROM appointments WHERE org_id = ANY (CAST(%(orgs)s AS uuid[])) AND calendar_action IS NOT NULL)
 """
+_LEFT = """
+SELECT type, status, coalesce(error_code, ''), attempts, coalesce(waiting_on, ''), set_aside_at IS NOT NULL,
+       round(extract(epoch FROM next_attempt_at - now()))::int, count(*), min(id)
+FROM webhook_delivery_log
+WHERE org_id = ANY (CAST(%(orgs)s AS uuid[])) AND status IN ('received', 'processing', 'retrying')
+AND type NOT IN ('message.check', 'appointment.finish', 'calendar.sync', 'calendar.watch') GROUP BY 1, 2, 3, 4, 5, 6, 7
+UNION ALL
+SELECT 'appointment', status, calendar_action, 0, '', false, round(extract(epoch FROM now() - created_at))::int,
+       count(*), NULL
+FROM appointments
+WHERE org_id = ANY (CAST(%(orgs)s AS uuid[])) AND calendar_action IS NOT NULL GROUP BY 2, 3, 7
+"""
 # By the ids of attempts and not by dates: a clock that is set back must not look like disorder.
 _DISORDER = """
 WITH tried AS (
@@ -103,6 +115,11 @@ def await_done(house: Asks, businesses: Sequence[Business], *, seconds: float) -
             pass  # the database is not back yet
         time.sleep(LOOK_SECONDS)
     return None
+
+
+def left_over(house: Asks, businesses: Sequence[Business]) -> list[str]:
+    """What is unfinished, in words: kinds of deliveries and when they are due, appointments that Google lacks."""
+    return [" ".join(str(value) for value in row) for row in house.query(_LEFT, {"orgs": _ids(businesses)})]
 
 
 def judge(house: Asks, businesses: Sequence[Business], books: Books, effects: Effects) -> Findings:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 from chaos import effects
 from chaos.house import House, Plan
-from chaos.judge import BOUND, DISORDER, DOUBLED, HALF, LATE, LATE_WRITE, LOST, Findings, await_done, judge
+from chaos.judge import BOUND, DISORDER, DOUBLED, HALF, LATE, LATE_WRITE, LOST, Findings, await_done, judge, left_over
 from chaos.people import Numbers
 from chaos.stage import FULL, SHORT, Fault, Stage
 from chaos.table import Row
@@ -116,6 +116,8 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
         recovered = None if waited is None else time.monotonic() - mended
         for look in stage.afterwards:
             look(recovered)
+    if recovered is None:
+        stage.notes += [f"left: {line}" for line in left_over(house, businesses)[:MOST_KEPT]]
     if traffic.books.refused:
         stage.notes.append(f"{traffic.books.refused} posts got no 2xx, and were sent again")
     seen = effects.observe(house.world, businesses)

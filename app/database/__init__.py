@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session
 from app.config import Settings
 from app.database import patience
 from app.database.patience import NoAnswer
+from app.database.pings import Pings
 from app.database.roles import RoleNames, find_role_faults
 from app.errors import ConfigurationError, DatabaseUnavailable
 
@@ -54,12 +56,12 @@ class Database:
         # Sessions bring it along, for what rows keep sealed themselves (models/aliases.py).
         self._info = {"opener": MultiFernet([Fernet(key) for key in settings.credentials_keys])}
         patience.install()
+        self._pings = Pings()
         self.engine: Engine = create_engine(
             settings.database_url,
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=POOL_WAIT_SECONDS,
-            pool_pre_ping=True,  # a restarted server costs one ping, not one failed webhook per connection
             hide_parameters=True,  # parameters are phone numbers and texts; they must not reach a log
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -70,6 +72,8 @@ class Database:
                 "tcp_user_timeout": 10_000,
             },
         )
+        self._pings.listen(self.engine)
+        self._at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(
@@ -106,6 +110,31 @@ class Database:
             )
             yield session
 
+    def intake_at_once(
+        self, statements: str, values: Mapping[str, Any], *, lock_timeout_ms: int | None = None
+    ) -> Sequence[Any]:
+        """One transaction as the intake role in one message: what the last statement returns, when it is committed.
+
+        ``statements`` are psycopg2's, parameters included, and must be safe to repeat: a connection that is found
+        dead in the middle of it is replaced, and nobody knows what the dead one has done. (PostgreSQL, "Multiple
+        Statements in a Simple Query": one implicit transaction, committed before the last one is said to be done.)
+        """
+        settings = f"SET LOCAL ROLE {self.roles.intake}"
+        if lock_timeout_ms is not None:
+            settings += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
+        for without_ping in (True, False):
+            timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
+            with self._guarded(timeout_ms):
+                try:
+                    with self._pings.left_out(without_ping), self._at_once.connect() as connection:
+                        message = f"{settings}; SET LOCAL statement_timeout = {timeout_ms}; {statements}"
+                        return connection.exec_driver_sql(message, dict(values)).all()
+                except DBAPIError as error:
+                    hangs = isinstance(error.orig, NoAnswer)
+                    if hangs or not (without_ping and error.connection_invalidated):
+                        raise
+        raise AssertionError("the second time returns or raises")
+
     def hurry(self, seconds: float | None) -> None:
         """From now on all that this thread asks may take so long together; None: as long as each may take."""
         self._haste.until = math.inf if seconds is None else time.monotonic() + seconds
@@ -123,19 +152,25 @@ class Database:
 
     @contextmanager
     def _session(self, statement_timeout_ms: int) -> Iterator[Session]:
+        with (
+            self._guarded(statement_timeout_ms),
+            Session(self.engine, expire_on_commit=False, info=self._info) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def _guarded(self, statement_timeout_ms: int) -> Iterator[None]:
+        """Within its time, and its failures told apart: the server's are DatabaseUnavailable."""
         self._leave_alone()
         try:
             if not self._checked:
                 self.verify_role()
-            with (
-                patience.patience(
-                    statement_timeout_ms / 1000 + BEYOND_STATEMENT_SECONDS,
-                    until=getattr(self._haste, "until", math.inf),
-                ),
-                Session(self.engine, expire_on_commit=False, info=self._info) as session,
-                session.begin(),
+            with patience.patience(
+                statement_timeout_ms / 1000 + BEYOND_STATEMENT_SECONDS,
+                until=getattr(self._haste, "until", math.inf),
             ):
-                yield session
+                yield
         except PoolTimeout:
             raise DatabaseUnavailable("no free database connection") from None
         except DBAPIError as error:

@@ -16,7 +16,10 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import TextClause, text
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.orm import Session
+
+from app.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ SELECT id FROM logged
 # Both statements in one message. Built once: SQLAlchemy reads a text for its parameters each time it is made.
 _STORE_WEBHOOKS = text(f"{_LANES};{_WEBHOOKS}")
 _STORE_OWN_WORK = text(f"{_LANES};{_OWN_WORK}")
+_WEBHOOKS_MESSAGE = str(_STORE_WEBHOOKS.compile(dialect=PGDialect_psycopg2()))  # type: ignore[no-untyped-call]
 
 
 def insert_webhooks(session: Session, events: Sequence[NewDelivery]) -> dict[tuple[UUID, str], int]:
@@ -136,6 +140,17 @@ def insert_webhooks(session: Session, events: Sequence[NewDelivery]) -> dict[tup
     return {(row[0], row[1]): row[2] for row in _store(session, _STORE_WEBHOOKS, events)}
 
 
+def insert_webhooks_at_once(
+    database: Database, events: Sequence[NewDelivery], *, lock_timeout_ms: int | None = None
+) -> dict[tuple[UUID, str], int]:
+    """The same in a transaction of its own, which is one message to the server. Raises DatabaseUnavailable.
+
+    A key that is missing may also have been stored by this very call, on a connection that broke.
+    """
+    rows = database.intake_at_once(_WEBHOOKS_MESSAGE, _values(events), lock_timeout_ms=lock_timeout_ms)
+    return {(integration_id, key): delivery_id for integration_id, key, delivery_id in rows}
+
+
 def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
     """Store work the house gives itself, in the caller's transaction: it exists if and only if that commits."""
     return [row[0] for row in _store(session, _STORE_OWN_WORK, work)]
@@ -143,13 +158,16 @@ def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
 
 def _store(session: Session, statement: TextClause, events: Sequence[NewDelivery]) -> Sequence[Any]:
     """Both statements in one message; the answer is the second's, whose snapshot is taken under the lanes' locks."""
+    return session.execute(statement, _values(events)).all()
+
+
+def _values(events: Sequence[NewDelivery]) -> dict[str, str]:
     lanes = [
         {"org_id": str(event.org_id), "lane_key": event.lane_key, "due_at": _iso(event.due_at)}
         for event in events
         if event.status == "received" and not event.parked
     ]
-    values = {"lanes": orjson.dumps(lanes).decode(), "events": _as_json(events)}
-    return session.execute(statement, values).all()
+    return {"lanes": orjson.dumps(lanes).decode(), "events": _as_json(events)}
 
 
 def _as_json(events: Sequence[NewDelivery]) -> str:

@@ -6,7 +6,7 @@ Owns what a group of events waits for: a lane that somebody holds holds up its o
 from __future__ import annotations
 
 from app.database import INTAKE_TIMEOUT_MS, Database
-from app.models.inbox import NewDelivery, insert_webhooks
+from app.models.inbox import NewDelivery, insert_webhooks_at_once
 from app.services.together import Together
 
 LOCK_TIMEOUT_MS = 200
@@ -31,6 +31,5 @@ class Groups:
 
     def _insert(self, deliveries: list[NewDelivery]) -> list[int | None]:
         lock_timeout_ms = LOCK_TIMEOUT_MS if len(deliveries) > 1 else None
-        with self._database.intake(lock_timeout_ms=lock_timeout_ms) as session:
-            ids = insert_webhooks(session, deliveries)
+        ids = insert_webhooks_at_once(self._database, deliveries, lock_timeout_ms=lock_timeout_ms)
         return [ids.get((one.integration_id, one.event_key)) for one in deliveries if one.integration_id is not None]

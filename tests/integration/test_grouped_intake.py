@@ -10,12 +10,14 @@ from contextlib import contextmanager
 
 import psycopg2
 import pytest
+from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 
 from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
 from app.services import intake, together
 from app.services.platform import Platform
+from tests.conftest import run_as_superuser
 from tests.eventually import eventually
 from tests.integration.test_hanging_database import frozen
 
@@ -213,3 +215,46 @@ def test_groups_of_two_processes_over_the_same_lanes_never_deadlock_and_keep_the
         list(pool.map(accept_many, range(2 * TOGETHER)))
     assert len(keys(platform)) == 2 * TOGETHER * 6
     assert len(rows(platform, "SELECT DISTINCT xmin FROM webhook_delivery_log")) < 2 * TOGETHER * 6
+
+
+def cut_connections(postgres, database_urls) -> None:
+    """All of the product's connections end, as when a server fails over; the server is there."""
+    run_as_superuser(
+        postgres,
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database_urls.name}'"
+        " AND pid <> pg_backend_pid()",
+    )
+
+
+def test_an_event_that_meets_a_connection_that_was_just_cut_is_stored_on_another(
+    platform, endpoint, postgres, database_urls
+):
+    intake.accept(platform, endpoint, event("before"))
+    cut_connections(postgres, database_urls)
+    assert not intake.accept(platform, endpoint, event("after")).duplicate
+    assert keys(platform) == ["after", "before"]
+    assert platform.spool.folder.is_empty()
+
+
+def test_whoever_cannot_repeat_what_he_does_asks_a_connection_whether_it_lives_each_time(
+    platform, endpoint, postgres, database_urls
+):
+    rows(platform, "SELECT 1")
+    cut_connections(postgres, database_urls)
+    assert rows(platform, "SELECT 1") == [(1,)]
+
+
+def test_an_event_costs_the_server_one_message(platform, endpoint):
+    intake.accept(platform, endpoint, event("first"))
+    asked: list[str] = []
+
+    def note(_connection, _cursor, statement, *_):
+        asked.append(statement)
+
+    sqlalchemy_event.listen(platform.database.engine, "before_cursor_execute", note)
+    try:
+        intake.accept(platform, endpoint, event("second"))
+    finally:
+        sqlalchemy_event.remove(platform.database.engine, "before_cursor_execute", note)
+    assert len(asked) == 1
+    assert asked[0].startswith("SET LOCAL ROLE")

@@ -66,10 +66,17 @@ def explained(platform: Platform) -> Iterator[dict[str, str]]:
     def explain(_connection: Any, cursor: Any, statement: str, values: Any, *_: Any) -> None:
         asked = cursor.mogrify(statement, values).decode()
         with cursor.connection.cursor() as beside:
+            alone = cursor.connection.autocommit  # a transaction of one message: its role is not set yet
+            if alone:
+                beside.execute("BEGIN")
             for part in asked.split(";"):
+                if alone and re.match(r"\s*SET LOCAL", part):
+                    beside.execute(part)
                 if re.match(r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b", part) and "set_config" not in part:
                     beside.execute("EXPLAIN (COSTS OFF) " + part)
                     plans[" ".join(part.split())] = "\n".join(row[0] for row in beside.fetchall())
+            if alone:
+                beside.execute("ROLLBACK")
 
     event.listen(platform.database.engine, "before_cursor_execute", explain)
     try:

@@ -305,6 +305,7 @@ def test_with_the_database_away_a_webhook_goes_to_the_spool_and_a_known_caller_s
 
     monkeypatch.setattr(platform.database, "transaction", away)
     monkeypatch.setattr(platform.database, "intake", away)
+    monkeypatch.setattr(platform.database, "intake_at_once", away)
     monkeypatch.setattr("app.services.directory.FRESH_SECONDS", 0)
     answer = people.salon.vapi(client, {"type": "hang", "call": {"id": "c"}})
     assert answer.status_code == 200
