@@ -32,6 +32,9 @@ CONNECT_TIMEOUT_SECONDS = 2
 POOL_WAIT_SECONDS = 2.0
 STATEMENT_TIMEOUT_MS = 15_000
 INTAKE_TIMEOUT_MS = 2_000
+# A host that is cut off in the middle of a transaction says nothing any more, and its locks would stay until the
+# server's own keepalive gives it up: by default two hours. Nothing of ours waits between two statements.
+IDLE_MS = 15_000
 BEYOND_STATEMENT_SECONDS = 0.5  # the server ends a statement at its time limit; a hung one does not
 PING_SECONDS = 2.0
 LEAST_SECONDS = 0.05  # with less left nothing is begun
@@ -92,6 +95,7 @@ class Database:
             # One round trip; both settings end with the transaction, as a pooler between us needs it.
             session.connection().exec_driver_sql(
                 f"SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {int(statement_timeout_ms)}; "
+                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; "
                 f"SELECT set_config('voicedesk.org_id', '{org_id or ''}', true)"
             )
             yield session
@@ -105,7 +109,8 @@ class Database:
         statement_timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
         with self._session(statement_timeout_ms) as session:
             session.connection().exec_driver_sql(
-                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {statement_timeout_ms}"
+                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {statement_timeout_ms};"
+                f" SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
                 + (f"; SET LOCAL lock_timeout = {lock_timeout_ms}" if lock_timeout_ms is not None else "")
             )
             yield session

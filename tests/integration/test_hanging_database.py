@@ -98,3 +98,27 @@ def test_a_statement_that_is_merely_slow_is_ended_by_the_server_and_its_connecti
     ):
         session.execute(text("SELECT pg_sleep(5)"))
     assert read_one(platform) == 1
+
+
+def test_a_transaction_whose_process_is_stopped_or_cut_off_in_the_middle_gives_its_locks_back(
+    platform, people, monkeypatch
+):
+    monkeypatch.setattr("app.database.IDLE_MS", 300)
+    lock = text("SELECT 1 FROM organizations WHERE id = :id FOR UPDATE NOWAIT")
+
+    def can_lock() -> bool:
+        try:
+            with platform.database.transaction(system=True) as session:
+                return session.execute(lock, {"id": people.salon.id}).scalar_one() == 1
+        except DBAPIError:
+            return False
+
+    def hold_it_and_fall_silent() -> None:
+        with platform.database.transaction(system=True) as session:
+            session.execute(lock, {"id": people.salon.id})
+            assert not can_lock()
+            eventually(can_lock, seconds=5)
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        hold_it_and_fall_silent()
