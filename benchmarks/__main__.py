@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 
-from benchmarks import insides, load, peer, report, traffic
+from benchmarks import insides, load, peer, report, steady, traffic
 from benchmarks.figures import Figure
 from benchmarks.ground import Ground
 from benchmarks.house import House
@@ -17,13 +17,16 @@ from benchmarks.product import Product
 MEASURES: dict[str, Callable[[House], list[Figure]]] = {
     "accept": traffic.accept,
     "deliver": traffic.deliver,
+    "waiting": steady.waiting,
     "both": traffic.both,
+    "done": steady.done,
+    "answers": steady.answers,
     "health": traffic.health,
     "breaker": insides.breaker,
     "claim": insides.claim,
     "behind_a_backlog": insides.behind_a_backlog,
 }
-NEEDS_WRK = ("accept", "both", "health")
+NEEDS_WRK = ("accept", "both", "health", "answers")
 
 
 def main() -> int:

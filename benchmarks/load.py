@@ -21,7 +21,8 @@ from sandbox.ports import LOOPBACK
 SCRIPT = Path(__file__).parent / "post.lua"
 WORDS = ["hello", "thanks", "for", "calling", "appointment", "tuesday", "please", "confirm", "the", "booking", "number"]
 REPORT = "end-of-call-report"
-TRIVIAL = "speech-update"  # stored like any other, and its handler has nothing to do
+TRIVIAL = "speech-update"  # stored like any other, and nothing is to be done for it
+HANDLED = "status-update"
 _RESULT = re.compile(r"^RESULT (\{.*\})$", re.M)
 
 

@@ -95,10 +95,10 @@ class Product:
             yield process
 
     @contextmanager
-    def worker(self) -> Iterator[psutil.Process]:
-        """One worker as it is documented."""
+    def worker(self, **more: str) -> Iterator[psutil.Process]:
+        """One worker as it is documented; ``more`` goes into its environment."""
         words = ["worker", "--worker-class", "workers.Worker", "voicedesk"]
-        with self._running("worker", [str(BIN / "rq"), *words]) as process:
+        with self._running("worker", [str(BIN / "rq"), *words], **more) as process:
             yield process
 
     def fill(self, count: int, *, kind: str, org_id: UUID | None = None, lane: str | None = None) -> None:
@@ -112,7 +112,12 @@ class Product:
                     type=kind,
                     event_key=f"fill-{number}",
                     lane_key=lane or f"fill:{uuid4()}",
-                    payload={"type": kind, "call": {"id": str(uuid4())}, "transcript": "hello " * 300},
+                    payload={
+                        "type": kind,
+                        "status": "in-progress",
+                        "call": {"id": str(uuid4())},
+                        "transcript": "hello " * 300,
+                    },
                 )
                 for number in range(first, min(first + FILL_AT_ONCE, count))
             ]
@@ -124,12 +129,13 @@ class Product:
         return int(self.ground.ask(PRODUCT, "SELECT count(*) FROM webhook_delivery_log WHERE finished_at IS NOT NULL"))
 
     @contextmanager
-    def _running(self, name: str, words: list[str]) -> Iterator[psutil.Process]:
+    def _running(self, name: str, words: list[str], **more: str) -> Iterator[psutil.Process]:
         environment = {
             **os.environ,
             **environment_of(self.settings),
             "PORT": str(self.port),
             "RQ_REDIS_URL": self.ground.valkey.url,
+            **more,
         }
         child = start_child(words, log_path=self.ground.folder / f"{name}.log", env=environment, cwd=ROOT)
         try:

@@ -62,14 +62,17 @@ def accept(house: House) -> list[Figure]:
 
 
 def deliver(house: House) -> list[Figure]:
-    """Events that wait, with a handler that has nothing to do: delivered a second by one worker."""
+    """Events that wait, and that nobody has anything to do for: delivered a second by one worker.
+
+    Beside it those that have a handler (it writes what a call's status is), which go one by one.
+    """
     count = house.backlog
 
-    def ours() -> float:
+    def ours(kind: str = load.TRIVIAL, number: int = count) -> float:
         house.ground.empty()
-        house.product.fill(count, kind=load.TRIVIAL)
+        house.product.fill(number, kind=kind)
         with house.product.worker():
-            _await(lambda: house.product.finished() >= count, seconds=180)
+            _await(lambda: house.product.finished() >= number, seconds=180)
         return house.ground.ask(
             PRODUCT,
             "SELECT 0.9 * count(*) / extract(epoch FROM max(finished_at) -"
@@ -89,11 +92,16 @@ def deliver(house: House) -> list[Figure]:
             " FROM event_log",
         )
 
-    runs: dict[str, Run] = {"ours": ours}
+    runs: dict[str, Run] = {"ours": ours, "with a handler": lambda: ours(load.HANDLED, count // 5)}
     if house.peer is not None:
         runs["peer"] = peer
     values = beside(runs, rounds=house.rounds, say=house.say)
-    return [_against(house, "deliver_vs_peer", "deliveries a second", "/s", values, "peer", wanted=5.0)]
+    handled = {**values, "ours": values["with a handler"]}
+    what = "deliveries a second whose handler writes a row"
+    return [
+        _against(house, "deliver_vs_peer", "deliveries a second, nothing to do", "/s", values, "peer", wanted=5.0),
+        _against(house, "deliver_handled_vs_peer", what, "/s", handled, "peer"),
+    ]
 
 
 def both(house: House) -> list[Figure]:
@@ -189,7 +197,7 @@ def _against(
     values: dict[str, list[float]],
     reference: str,
     *,
-    wanted: float,
+    wanted: float | None = None,
     beside_: dict[str, float] | None = None,
 ) -> Figure:
     ours = values["ours"]

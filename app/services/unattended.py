@@ -20,6 +20,7 @@ from app.models import unattended
 from app.models.lanes import FIRST_ORG, ClaimedLane
 from app.models.unattended import Finished, Kinds
 from app.observability import metrics
+from app.observability.errors import report
 from app.observability.logging import get_logger
 from app.services.delivery import UNHANDLED, skip_unhandled
 
@@ -86,8 +87,15 @@ class Unattended:
         done, until = 0, time.monotonic() + TURN_SECONDS
         telling: Future[None] | None = None
         while self._worth_a_look and time.monotonic() < until:
-            with self._platform.database.transaction(system=True) as session:
-                sweep = unattended.finish_in_turn(session, self._known(), after=self._after, most=AT_ONCE, full=full)
+            try:
+                with self._platform.database.transaction(system=True) as session:
+                    sweep = unattended.finish_in_turn(
+                        session, self._known(), after=self._after, most=AT_ONCE, full=full
+                    )
+            except DBAPIError as error:  # a deadlock, a lock that was not had in time: they go the usual way
+                report(error, where="delivery", event="delivery.sweep_failed")
+                self._worth_a_look = False
+                break
             self._worth_a_look = bool(sweep.finished) or sweep.next_org is not None or self._after != FIRST_ORG
             self._after = sweep.next_org or FIRST_ORG
             done += len(sweep.finished)

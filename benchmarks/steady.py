@@ -1,0 +1,187 @@
+"""Measured under a load that is not the most there can be: how soon an event is done, how soon a caller has an answer,
+and how many deliveries a worker keeps waiting on others at once.
+"""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+import struct
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import text
+
+from app.models import Integration, Organization
+from app.services.credentials import parse_credentials
+from app.services.messages import plan_text
+from benchmarks import load
+from benchmarks.figures import Figure, Spread, beside, ratios
+from benchmarks.ground import PRODUCT
+from benchmarks.house import House
+from sandbox.ports import LOOPBACK
+from sandbox.standins import RemoteWorld, StandIns
+
+RATE, SENDERS = 200, 8
+CONVOY_MS = 127.0  # its published p95 from event to delivery, on its own machine
+QUESTION = "assistant-request"
+WAITING_SECONDS, THREADS = 0.3, 16
+BUSINESSES, TEXTS = 100, 6  # the most one sender may be sent by is one text a second and a little ahead
+_DONE = (
+    "SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - received_at)) * 1000"
+    " FROM webhook_delivery_log WHERE provider = 'vapi' AND finished_at IS NOT NULL"
+)
+_RATE = (
+    "SELECT 0.8 * count(*) / extract(epoch FROM percentile_disc(0.9) WITHIN GROUP (ORDER BY finished_at)"
+    " - percentile_disc(0.1) WITHIN GROUP (ORDER BY finished_at))"
+    " FROM webhook_delivery_log WHERE type = 'message.send' AND finished_at IS NOT NULL"
+)
+
+
+def done(house: House) -> list[Figure]:
+    """200 events a second: from accepted to processed, p95."""
+
+    def once() -> float:
+        house.ground.empty()
+        with house.product.web(), house.product.worker():
+            sent = _pace(house, house.seconds)
+            until = time.monotonic() + 60
+            while house.product.finished() < sent and time.monotonic() < until:
+                time.sleep(0.1)
+        if house.product.finished() < sent:
+            raise RuntimeError(f"{house.product.finished()} of {sent} events were processed in time")
+        return house.ground.ask(PRODUCT, _DONE)
+
+    values = beside({"ours": once}, rounds=house.rounds, say=house.say)
+    what = f"an event accepted until processed, p95 at {RATE}/s (Convoy publishes {CONVOY_MS:g} ms)"
+    return [Figure("done_p95", what, "ms", Spread.of(values["ours"]), wanted=CONVOY_MS, at_least=False)]
+
+
+def answers(house: House) -> list[Figure]:
+    """A caller's question that needs no provider, two at a time: our own share of the wait, p99."""
+    requests = house.ground.folder / "questions.requests"
+
+    def once() -> float:
+        house.ground.empty()
+        business = house.product.business
+        load.write_requests(requests, target=business.target, secret=business.secret, count=8000, kind=QUESTION)
+        return load.send(house.product.base_url, requests, connections=2, seconds=house.seconds / 2).p99_ms
+
+    with house.product.web():
+        values = beside({"ours": once}, rounds=house.rounds, say=house.say)
+    return [
+        Figure(
+            "answer_p99",
+            "answer to a waiting caller, our own share, p99",
+            "ms",
+            Spread.of(values["ours"]),
+            wanted=25.0,
+            at_least=False,
+        )
+    ]
+
+
+def waiting(house: House) -> list[Figure]:
+    """Texts to a stand-in that takes 300 ms for each: sent a second by one worker, beside what its threads allow."""
+    limit = THREADS / WAITING_SECONDS
+
+    with StandIns.running(latency=WAITING_SECONDS) as world:
+
+        def once() -> float:
+            house.ground.empty()
+            _plan_texts(house, world)
+            with house.product.worker(TWILIO_API_BASE_URL=world.twilio_url):
+                until = time.monotonic() + 90
+                while _sent(house) < 0.95 * BUSINESSES * TEXTS and time.monotonic() < until:
+                    time.sleep(0.2)
+            return house.ground.ask(PRODUCT, _RATE)
+
+        values = beside({"ours": once}, rounds=house.rounds, say=house.say)
+    return [
+        Figure(
+            "deliver_waiting_vs_limit",
+            "deliveries a second that wait 300 ms for a provider, one worker",
+            "/s",
+            Spread.of(values["ours"]),
+            reference_name="threads / 0.3 s",
+            reference=Spread(limit, limit, limit),
+            ratio=ratios(values["ours"], [limit] * len(values["ours"])),
+            wanted=0.8,
+        )
+    ]
+
+
+def _pace(house: House, seconds: float) -> int:
+    """Post at a steady rate for that long; how many were accepted. Raises RuntimeError for anything but 2xx."""
+    path = house.ground.folder / "paced.requests"
+    business = house.product.business
+    load.write_requests(
+        path, target=business.target, secret=business.secret, count=int(RATE * seconds), kind=load.TRIVIAL
+    )
+    requests = _read(path)
+    began, refused = time.monotonic(), []
+
+    def send(first: int) -> None:
+        with closing(http.client.HTTPConnection(LOOPBACK, house.product.port, timeout=20)) as connection:
+            connection.connect()
+            for number in range(first, len(requests), SENDERS):
+                if (early := began + number / RATE - time.monotonic()) > 0:
+                    time.sleep(early)
+                connection.sock.sendall(requests[number])
+                answer = http.client.HTTPResponse(connection.sock, method="POST")
+                answer.begin()
+                answer.read()
+                if answer.status != 200:
+                    refused.append(answer.status)
+
+    senders = [threading.Thread(target=send, args=(first,)) for first in range(SENDERS)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    if refused:
+        raise RuntimeError(f"{len(refused)} of {len(requests)} were refused: {sorted(set(refused))}")
+    return len(requests)
+
+
+def _read(path: Path) -> list[bytes]:
+    data, place, found = path.read_bytes(), 0, []
+    while place < len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        found.append(data[place + 4 : place + 4 + length])
+        place += 4 + length
+    return found
+
+
+def _plan_texts(house: House, world: RemoteWorld) -> None:
+    """A few texts of each of many senders, so that no sender's own rate is the limit."""
+    platform = house.product.platform
+    with platform.database.transaction(system=True) as session:
+        session.execute(text("DELETE FROM organizations WHERE name LIKE 'Sender %'"))
+    for number in range(BUSINESSES):
+        sid, token, sender = "AC" + secrets.token_hex(16), secrets.token_hex(16), f"+4930{number:08d}"
+        world.twilio_account(sid, token, numbers=[sender])
+        keys = {"account_sid": sid, "auth_token": token, "from_number": sender}
+        with platform.database.transaction(system=True) as session:
+            org = Organization(name=f"Sender {number}", timezone="Europe/Berlin", phone_number=sender)
+            session.add(org)
+            session.flush()
+            sealed = platform.vault.seal(parse_credentials("twilio", keys))
+            session.add(
+                Integration(org_id=org.id, provider="twilio", token=secrets.token_urlsafe(12), credentials=sealed)
+            )
+            org_id = org.id
+        with platform.database.transaction(org_id) as session:
+            for count in range(TEXTS):
+                to = f"+49151{number:04d}{count:04d}"
+                plan_text(
+                    session, org_id, to=to, body="hello", channel="sms", idempotency_key=f"k{count}", purpose="test"
+                )
+
+
+def _sent(house: House) -> float:
+    return house.ground.ask(
+        PRODUCT, "SELECT count(*) FROM webhook_delivery_log WHERE type = 'message.send' AND finished_at IS NOT NULL"
+    )
