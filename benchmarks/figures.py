@@ -60,6 +60,11 @@ class Figure:
         return {**asdict(self), "holds": self.holds}
 
 
+def below(name: str, what: str, unit: str, values: Sequence[float], *, most: float) -> Figure:
+    """A figure without a reference, which is to be no more than ``most``."""
+    return Figure(name, what, unit, Spread.of(values), wanted=most, at_least=False)
+
+
 def beside(runs: Mapping[str, Run], *, rounds: int, say: Callable[[str], None]) -> dict[str, list[float]]:
     """Run each ``rounds`` times, interleaved, every second round in the opposite order."""
     values: dict[str, list[float]] = {name: [] for name in runs}

@@ -12,7 +12,7 @@ from circuitbreaker import CircuitBreaker
 from app.integrations.breaker import VAPI, circuits, protected
 from app.models import lanes
 from app.models.inbox import NewDelivery, insert_webhooks
-from benchmarks.figures import Figure, Spread, beside, ratios
+from benchmarks.figures import Figure, Spread, below, beside, ratios
 from benchmarks.ground import PRODUCT
 from benchmarks.house import House
 
@@ -44,14 +44,7 @@ def breaker(house: House) -> list[Figure]:
             ratio=ratios(values["ours"], values["package"]),
             beside={"p99 us": slowest},
         ),
-        Figure(
-            "breaker_median",
-            "the same, against a limit",
-            "us",
-            Spread.of(values["ours"]),
-            wanted=50.0,
-            at_least=False,
-        ),
+        below("breaker_median", "the same, against a limit", "us", values["ours"], most=50.0),
     ]
 
 
@@ -59,9 +52,7 @@ def claim(house: House) -> list[Figure]:
     """A claim of 16 lanes among 100,000 events of one organization, 100,000 behind a head, 10,000 organizations."""
     _fill(house)
     values = beside({"ours": lambda: _claims(house)}, rounds=house.rounds, say=house.say)
-    return [
-        Figure("claim", "a claim of 16 lanes, median", "ms", Spread.of(values["ours"]), wanted=20.0, at_least=False)
-    ]
+    return [below("claim", "a claim of 16 lanes, median", "ms", values["ours"], most=20.0)]
 
 
 def behind_a_backlog(house: House) -> list[Figure]:
@@ -100,16 +91,8 @@ def behind_a_backlog(house: House) -> list[Figure]:
         while not house.product.finished() and time.monotonic() < until:
             time.sleep(0.1)
         values = beside({"ours": once}, rounds=house.rounds, say=house.say)
-    return [
-        Figure(
-            "behind_a_backlog",
-            "another's event behind a backlog, until it begins",
-            "s",
-            Spread.of(values["ours"]),
-            wanted=1.0,
-            at_least=False,
-        )
-    ]
+    what = "another's event behind a backlog, until it begins"
+    return [below("behind_a_backlog", what, "s", values["ours"], most=1.0)]
 
 
 def _nothing() -> None:

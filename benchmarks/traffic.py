@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import load
-from benchmarks.figures import Figure, Run, Spread, beside, ratios
+from benchmarks.figures import Figure, Run, Spread, below, beside, ratios
 from benchmarks.ground import PEER, PRODUCT
 from benchmarks.house import House
 from benchmarks.peer import SECRET, TARGET
@@ -141,7 +141,7 @@ def health(house: House) -> list[Figure]:
             rounds=house.rounds,
             say=house.say,
         )
-    return [Figure("health_p95", "/health, p95", "ms", Spread.of(values["ours"]), wanted=5.0, at_least=False)]
+    return [below("health_p95", "/health, p95", "ms", values["ours"], most=5.0)]
 
 
 def _accept_ours(house: House, connections: int, kind: str = load.REPORT) -> load.Sent:
