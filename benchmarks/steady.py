@@ -68,7 +68,7 @@ def answers(house: House) -> list[Figure]:
         house.ground.empty()
         business = house.product.business
         load.write_requests(requests, target=business.target, secret=business.secret, count=8000, kind=QUESTION)
-        return load.send(house.product.base_url, requests, connections=2, seconds=house.seconds / 2).p99_ms
+        return load.send(house.product.base_url, requests, connections=2, seconds=house.seconds).p99_ms
 
     with house.product.web():
         values = beside({"ours": once}, rounds=house.rounds, say=house.say)
