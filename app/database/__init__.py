@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app.config import Settings
-from app.database import patience
+from app.database import at_once, patience
 from app.database.patience import NoAnswer
 from app.database.pings import Pings
 from app.database.roles import RoleNames, find_role_faults
@@ -42,7 +42,7 @@ LEFT_ALONE_SECONDS = 1.0  # after a hang, or every thread would stand in front o
 
 # SQLSTATE classes that say "the server, not the statement": connection lost, resources, shutting down,
 # read-only after a failover, disk full.
-_UNDEFINED_TABLE = "42P01"
+_UNDEFINED = ("42P01", "42883")  # table, function
 _UNAVAILABLE_STATES = ("08", "53", "57P", "25006", "58")
 
 
@@ -76,7 +76,6 @@ class Database:
             },
         )
         self._pings.listen(self.engine)
-        self._at_once = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(
@@ -129,11 +128,11 @@ class Database:
             settings += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
         for without_ping in (True, False):
             timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
+            message = f"{settings}; SET LOCAL statement_timeout = {timeout_ms}; {statements}"
             with self._guarded(timeout_ms):
                 try:
-                    with self._pings.left_out(without_ping), self._at_once.connect() as connection:
-                        message = f"{settings}; SET LOCAL statement_timeout = {timeout_ms}; {statements}"
-                        return connection.exec_driver_sql(message, dict(values)).all()
+                    with self._pings.left_out(without_ping):
+                        return at_once.ask(self.engine, message, values)
                 except DBAPIError as error:
                     hangs = isinstance(error.orig, NoAnswer)
                     if hangs or not (without_ping and error.connection_invalidated):
@@ -182,7 +181,7 @@ class Database:
             self._note_hang(error)
             if is_unavailable(error):
                 raise DatabaseUnavailable("the database is away") from None
-            if getattr(error.orig, "pgcode", None) == _UNDEFINED_TABLE:
+            if getattr(error.orig, "pgcode", None) in _UNDEFINED:
                 raise ConfigurationError(
                     "DATABASE_URL: tables are missing; run `flask --app wsgi db upgrade`"
                 ) from None

@@ -1,8 +1,9 @@
 """How events get in: lanes, then dedup, deliveries, payloads, consent and books, in one message to the server.
 
-Owns the two statements of intake. Their order is the order of a lane: the lane row is locked before
-the delivery ids are drawn, both sorted by key (or two groups would deadlock), so that within a lane
-id order is commit order. No ORM object here: this is the hot path.
+Owns how an event is told to the database. What comes from outside is stored by the function ``accept_webhooks``
+(migration 0012), what the house gives itself by two statements of the same order, which is the order of a lane: the
+lane row is locked before the delivery ids are drawn, both sorted by key (or two groups would deadlock), so that
+within a lane id order is commit order. No ORM object here: this is the hot path.
 """
 
 from __future__ import annotations
@@ -59,75 +60,35 @@ ORDER BY org_id, lane_key, due_at NULLS FIRST
 ON CONFLICT (org_id, lane_key) DO UPDATE SET due_at = now() WHERE lanes.due_at IS NULL
 """  # the WHERE is never true; it is there because a false one still locks the row
 
-_INPUT = """
+# The first side of the books is a row a group, organization and provider, counted from what came in, not from the rows
+# it became. What is stored as ended already has its ending beside it.
+_OWN_WORK = """
 WITH input AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS e(
         ord int, org_id uuid, integration_id uuid, provider text, type text, event_key text, lane_key text,
         occurred_at timestamptz, received_at timestamptz, due_at timestamptz, status text, error_code text, note text,
-        payload jsonb, raw text, answer jsonb, consent_address text, opted_out bool)
-)
-"""
-
-_COLUMNS = """(org_id, integration_id, provider, type, event_key, lane_key, status, occurred_at,
-        next_attempt_at, finished_at, error_code, note, received_at)"""
-_VALUES = """i.org_id, i.integration_id, i.provider, i.type, i.event_key, i.lane_key, i.status, i.occurred_at,
-        coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note,
-        least(i.received_at, now())"""
-
-# The first side of the books: a row a group, organization and provider, counted from what came in, not
-# from the rows it became. What is stored as ended already has its ending beside it.
-_BOOKED = """(org_id, provider, accepted, processed, dead, skipped)
-    SELECT i.org_id, i.provider, count(*), count(*) FILTER (WHERE i.status = 'processed'),
-           count(*) FILTER (WHERE i.status = 'dead'), count(*) FILTER (WHERE i.status = 'skipped')"""
-
-_WEBHOOKS = (
-    _INPUT
-    + f"""
-, fresh AS (
-    INSERT INTO processed_webhook_events (integration_id, event_key, org_id)
-    SELECT integration_id, event_key, org_id FROM input ORDER BY integration_id, event_key
-    ON CONFLICT DO NOTHING RETURNING integration_id, event_key
+        payload jsonb)
 ), booked AS (
-    INSERT INTO ledger_entries {_BOOKED}
-    FROM input i JOIN fresh f USING (integration_id, event_key) GROUP BY i.org_id, i.provider
+    INSERT INTO ledger_entries (org_id, provider, accepted, processed, dead, skipped)
+    SELECT i.org_id, i.provider, count(*), count(*) FILTER (WHERE i.status = 'processed'),
+           count(*) FILTER (WHERE i.status = 'dead'), count(*) FILTER (WHERE i.status = 'skipped')
+    FROM input i GROUP BY i.org_id, i.provider
 ), logged AS (
-    INSERT INTO webhook_delivery_log {_COLUMNS}
-    SELECT {_VALUES} FROM input i JOIN fresh f USING (integration_id, event_key) ORDER BY i.ord
-    RETURNING id, org_id, integration_id, event_key
-), stored AS (
-    INSERT INTO webhook_payloads (delivery_id, org_id, body, raw, answer)
-    SELECT l.id, l.org_id, i.payload, decode(i.raw, 'base64'), i.answer
-    FROM logged l JOIN input i USING (integration_id, event_key)
-), consent AS (
-    INSERT INTO opt_outs (org_id, address, opted_out, source)
-    SELECT DISTINCT ON (i.org_id, i.consent_address) i.org_id, i.consent_address, i.opted_out, 'message'
-    FROM input i JOIN fresh f USING (integration_id, event_key) WHERE i.consent_address IS NOT NULL
-    ORDER BY i.org_id, i.consent_address, i.ord DESC
-    ON CONFLICT (org_id, address) DO UPDATE
-    SET opted_out = excluded.opted_out, source = excluded.source, changed_at = now()
-)
-SELECT integration_id, event_key, id FROM logged
-"""
-)
-
-_OWN_WORK = (
-    _INPUT
-    + f"""
-, booked AS (
-    INSERT INTO ledger_entries {_BOOKED} FROM input i GROUP BY i.org_id, i.provider
-), logged AS (
-    INSERT INTO webhook_delivery_log {_COLUMNS}
-    SELECT {_VALUES} FROM input i ORDER BY i.ord RETURNING id, org_id, event_key
+    INSERT INTO webhook_delivery_log (org_id, integration_id, provider, type, event_key, lane_key, status, occurred_at,
+        next_attempt_at, finished_at, error_code, note, received_at)
+    SELECT i.org_id, i.integration_id, i.provider, i.type, i.event_key, i.lane_key, i.status, i.occurred_at,
+        coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note,
+        least(i.received_at, now())
+    FROM input i ORDER BY i.ord RETURNING id, org_id, event_key
 ), stored AS (
     INSERT INTO webhook_payloads (delivery_id, org_id, body) SELECT l.id, l.org_id, i.payload
     FROM logged l JOIN input i USING (org_id, event_key)
 )
 SELECT id FROM logged
 """
-)
 
-# Both statements in one message. Built once: SQLAlchemy reads a text for its parameters each time it is made.
-_STORE_WEBHOOKS = text(f"{_LANES};{_WEBHOOKS}")
+# Built once: SQLAlchemy reads a text for its parameters each time it is made.
+_STORE_WEBHOOKS = text("SELECT * FROM accept_webhooks(CAST(:lanes AS jsonb), CAST(:events AS jsonb))")
 _STORE_OWN_WORK = text(f"{_LANES};{_OWN_WORK}")
 _WEBHOOKS_MESSAGE = str(_STORE_WEBHOOKS.compile(dialect=PGDialect_psycopg2()))  # type: ignore[no-untyped-call]
 
@@ -157,7 +118,7 @@ def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
 
 
 def _store(session: Session, statement: TextClause, events: Sequence[NewDelivery]) -> Sequence[Any]:
-    """Both statements in one message; the answer is the second's, whose snapshot is taken under the lanes' locks."""
+    """In one message; of two statements the answer is the second's, whose snapshot is taken under the lanes' locks."""
     return session.execute(statement, _values(events)).all()
 
 

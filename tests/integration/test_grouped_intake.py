@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 
+from app.database import at_once
 from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
 from app.services import intake, together
@@ -244,13 +245,19 @@ def test_whoever_cannot_repeat_what_he_does_asks_a_connection_whether_it_lives_e
     assert rows(platform, "SELECT 1") == [(1,)]
 
 
-def test_an_event_costs_the_server_one_message(platform, endpoint):
+def test_an_event_costs_the_server_one_message(platform, endpoint, monkeypatch):
     intake.accept(platform, endpoint, event("first"))
     asked: list[str] = []
+    ask = at_once.ask
 
     def note(_connection, _cursor, statement, *_):
         asked.append(statement)
 
+    def note_and_ask(engine, message, values):
+        asked.append(message)
+        return ask(engine, message, values)
+
+    monkeypatch.setattr(at_once, "ask", note_and_ask)
     sqlalchemy_event.listen(platform.database.engine, "before_cursor_execute", note)
     try:
         intake.accept(platform, endpoint, event("second"))
