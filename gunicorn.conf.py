@@ -111,6 +111,11 @@ class AnsweringWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._wait_for_a_thread: deque[Any] = deque()
 
+    def init_process(self) -> None:
+        """Begin; what gunicorn was told changes no more, and is looked up as an attribute instead of as a setting."""
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        super().init_process()
+
     def enqueue_req(self, conn: Any) -> None:
         """Let a thread take the connection's next request."""
         self._wait_for_a_thread.append(conn)

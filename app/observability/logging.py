@@ -8,6 +8,7 @@ messages of libraries carry parameters.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any, cast
 
+import orjson
 import structlog
 
 from app.config import Environment, Settings
@@ -44,7 +46,7 @@ def configure_logging(settings: Settings) -> None:
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and (settings.environment is Environment.PRODUCTION or not sys.stderr.isatty())
     )
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    renderer: Any = structlog.processors.JSONRenderer(_as_json) if as_json else structlog.dev.ConsoleRenderer()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -131,6 +133,14 @@ def _in_order(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> M
     """A processor: when, how loud and what come first."""
     first = {name: fields.pop(name) for name in ("timestamp", "level", "event") if name in fields}
     return {**first, **fields}
+
+
+def _as_json(fields: Any, default: Any) -> str:
+    """One line; what orjson refuses (half a surrogate pair, a number beyond 64 bits) the standard library writes."""
+    try:
+        return orjson.dumps(fields, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        return json.dumps(fields, default=default)
 
 
 def write_line(line: str) -> None:

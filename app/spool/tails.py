@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from app.spool.locks import give_to_owner
 from app.spool.segment import SUFFIX
 
 PROGRESS = "progress"
+TICK_NS = 1_000_000_000  # far beyond what a file system's clock takes for one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,11 @@ class Tails:
         self._tails: dict[str, _Tail] = {}
         self._taken: dict[str, Taken] = {}
         self._lock = threading.Lock()
+        self._empty_since: int | None = None  # the folder's own time of change when no file was in it
 
     def holds(self, *lanes: str) -> bool:
         """Whether a line of one of these lanes has not been taken."""
-        found = list_files(self._folder)
+        found = {} if self._is_still_empty() else self._list()
         if not found:
             return False
         with self._lock:
@@ -70,6 +73,24 @@ class Tails:
                 max(0, tail.unproven - self._taken.get(name, Taken()).unproven) for name, tail in self._tails.items()
             )
             return lines, unproven
+
+    def _is_still_empty(self) -> bool:
+        """Whether no file came since it was seen empty, by the folder's time alone, which changes with each file."""
+        try:
+            return os.stat(self._folder).st_mtime_ns == self._empty_since
+        except FileNotFoundError:
+            return True
+
+    def _list(self) -> dict[str, os.stat_result]:
+        """The files; that there are none is remembered, unless one could come within the same tick of that clock."""
+        try:
+            changed = os.stat(self._folder).st_mtime_ns
+        except FileNotFoundError:
+            return {}
+        found = list_files(self._folder)
+        if not found and time.time_ns() - changed > TICK_NS:
+            self._empty_since = changed
+        return found
 
     def _follow(self, found: Mapping[str, os.stat_result]) -> None:
         """The files first, then how far they are taken: what is taken meanwhile counts as there, never the reverse."""

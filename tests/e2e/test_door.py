@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -100,3 +101,29 @@ def test_an_answer_that_refuses_names_what_is_wrong_and_repeats_nothing_that_was
     assert answer.status_code == 403
     assert answer.json()["code"] == "signature_invalid"
     assert "a-wrong-secret" not in answer.text
+
+
+def test_connections_that_are_never_silent_keep_no_thread_from_those_that_wait(vapi, house):
+    """A thread stays with its connection while requests come one after the other, but not when another needs it."""
+    house.environment |= {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2"}
+    house.kill("web")
+    house.await_web()
+    answered, ends = [0, 0, 0], time.monotonic() + 3
+
+    def never_silent(number: int) -> None:
+        with requests.Session() as session:
+            while time.monotonic() < ends:
+                answered[number] += session.get(f"{house.base_url}/health", timeout=10).status_code == 200
+
+    threads = [threading.Thread(target=never_silent, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    waited = []
+    while time.monotonic() < ends - 0.5:
+        began = time.monotonic()
+        assert requests.get(f"{house.base_url}/health", timeout=10).status_code == 200
+        waited.append(time.monotonic() - began)
+    for thread in threads:
+        thread.join()
+    assert min(answered) > 50
+    assert max(waited) < 1

@@ -163,6 +163,13 @@ def test_our_own_lines_are_masked_too(platform: Platform, told: Told) -> None:
     assert line["body"] == "[hidden]"
 
 
+def test_a_line_is_written_whatever_its_fields_hold(platform: Platform, told: Told) -> None:
+    get_logger("somewhere").info("thing.happened", half="a \ud800", large=2**70, at=datetime(2026, 1, 2, tzinfo=UTC))
+    (line,) = told("thing.happened")
+    assert line["large"] == 2**70
+    assert line["half"] == "a \ud800"
+
+
 def test_a_terminal_gets_lines_for_people(database_urls: Any, capsys: pytest.CaptureFixture[str], app: Flask) -> None:
     configure_logging(make_settings(database_urls, log_format="console"))
     try:

@@ -8,11 +8,12 @@ import os
 import resource
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from app.spool import UNPROVEN, Folder, Mark, SpoolRefused
+from app.spool import UNPROVEN, Folder, Mark, SpoolRefused, tails
 from tests.eventually import eventually
 
 LANE = Mark("a" * 16)
@@ -100,6 +101,31 @@ def test_every_process_knows_which_lanes_are_in_the_spool_and_when_no_longer(tmp
     assert writer.holds(OTHER.lane)
     take(writer, 1)
     assert not other.holds(OTHER.lane)
+
+
+def test_a_folder_that_was_empty_is_not_read_again_until_a_file_comes(tmp_path, monkeypatch):
+    writer, other = open_folder(tmp_path), open_folder(tmp_path)
+    writer.append(LANE, b"one")
+    take(writer, 1)
+    an_hour_ago = time.time() - 3600
+    os.utime(other.path, (an_hour_ago, an_hour_ago))
+    looks: list[Path] = []
+    look = tails.list_files
+    monkeypatch.setattr(tails, "list_files", lambda path: (looks.append(path), look(path))[1])
+    assert [other.holds(LANE.lane) for _ in range(5)] == [False] * 5
+    assert len(looks) == 1
+    writer.append(LANE, b"two")
+    assert other.holds(LANE.lane)
+
+
+def test_that_a_folder_was_empty_a_moment_ago_is_not_believed(tmp_path):
+    """Two files may come within one tick of the file system's clock, and its time be the same after both."""
+    writer, other = open_folder(tmp_path), open_folder(tmp_path)
+    for number in range(50):
+        writer.append(LANE, b"one")
+        assert other.holds(LANE.lane), number
+        take(writer, 1)
+        assert not other.holds(LANE.lane), number
 
 
 def test_a_torn_line_at_the_end_was_nobodys_and_holds_nothing_up(tmp_path):
