@@ -34,8 +34,8 @@ guides: $(INSTALLED) ## run the guides' commands (docs/*.md) against a fresh ins
 bench: $(INSTALLED) ## measure beside Express + BullMQ and bare Flask; writes docs/performance.md (wants Node and wrk)
 	@$(BIN)/python -m benchmarks
 
-bench-quick: $(INSTALLED) ## the same in few short rounds; publishes nothing
-	@$(BIN)/python -m benchmarks --quick
+bench-quick: $(INSTALLED) ## few short rounds, publishes nothing; fails when a published ratio has fallen by a third
+	@$(BIN)/python -m benchmarks --quick $(BENCH)
 
 lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff check .

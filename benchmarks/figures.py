@@ -60,6 +60,22 @@ class Figure:
         return {**asdict(self), "holds": self.holds}
 
 
+FALLEN = 1.5  # a ratio that is worse than the published one by this factor is told, and fails the run
+
+
+def fallen(figures: Sequence[Figure], published: Mapping[str, float]) -> list[str]:
+    """Sentences about each ratio that is worse than the ``published`` one of its name by more than a third."""
+    told = []
+    for figure in figures:
+        before = published.get(figure.name)
+        if figure.ratio is None or not before:
+            continue
+        now = figure.ratio.median
+        if now * FALLEN < before if figure.at_least else now > before * FALLEN:
+            told.append(f"{figure.name}: {now:.2f} now, {before:.2f} when it was published")
+    return told
+
+
 def below(name: str, what: str, unit: str, values: Sequence[float], *, most: float) -> Figure:
     """A figure without a reference, which is to be no more than ``most``."""
     return Figure(name, what, unit, Spread.of(values), wanted=most, at_least=False)

@@ -42,6 +42,7 @@ def breaker(house: House) -> list[Figure]:
             reference_name="the package alone",
             reference=Spread.of(values["package"]),
             ratio=ratios(values["ours"], values["package"]),
+            at_least=False,
             beside={"p99 us": slowest},
         ),
         below("breaker_median", "the same, against a limit", "us", values["ours"], most=50.0),

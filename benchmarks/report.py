@@ -42,6 +42,14 @@ def write(figures: Sequence[Figure], *, rounds: int, published: bool) -> None:
         PAGE.write_text(f"{head}{BEGIN}\n{told}\n{END}{tail}")
 
 
+def published_ratios() -> dict[str, float]:
+    """The ratios of the last run that was published, by name; none where there is none."""
+    if not RESULTS.exists():
+        return {}
+    ratios: dict[str, float] = json.loads(RESULTS.read_text())["ratios"]
+    return ratios
+
+
 def as_markdown(figures: Sequence[Figure]) -> str:
     """The figures as a table of Markdown."""
     rows = [HEADINGS, ("---",) * len(HEADINGS), *(_row(figure) for figure in figures)]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import report
-from benchmarks.figures import Figure, Spread, beside, ratios
+from benchmarks.figures import Figure, Spread, beside, fallen, ratios
 from benchmarks.load import write_requests
 
 
@@ -68,3 +68,15 @@ def test_every_request_is_unlike_any_other(tmp_path) -> None:
     raw = path.read_bytes()
     assert raw.count(b"POST /webhooks/vapi/x HTTP/1.1") == 50
     assert len(set(raw.split(b"POST "))) == 51
+
+
+@pytest.mark.parametrize(
+    ("published", "at_least", "told"),
+    [(2.9, True, 0), (3.1, True, 1), (1.4, False, 0), (1.3, False, 1), (None, True, 0)],
+)
+def test_a_ratio_that_has_fallen_by_more_than_a_third_is_told(
+    published: float | None, at_least: bool, told: int
+) -> None:
+    two = Spread(2, 1, 3)
+    figure = Figure("x", "x", "/s", two, reference_name="peer", reference=two, ratio=two, at_least=at_least)
+    assert len(fallen([figure], {"x": published} if published else {"y": 9.0})) == told
