@@ -16,6 +16,7 @@ from benchmarks.product import Product
 
 MEASURES: dict[str, Callable[[House], list[Figure]]] = {
     "accept": traffic.accept,
+    "at_half": traffic.at_half,
     "deliver": traffic.deliver,
     "waiting": steady.waiting,
     "both": traffic.both,
@@ -26,7 +27,7 @@ MEASURES: dict[str, Callable[[House], list[Figure]]] = {
     "claim": insides.claim,
     "behind_a_backlog": insides.behind_a_backlog,
 }
-NEEDS_WRK = ("accept", "both", "health", "answers")
+NEEDS_WRK = ("accept", "at_half", "both", "health", "answers")
 
 
 def main() -> int:
@@ -49,6 +50,7 @@ def main() -> int:
             ground,
             product,
             None if without_peer else Peer(ground),
+            None if without_peer else Peer(ground, grouped=True),
             without_peer or "",
             rounds,
             seconds=3 if given.quick else 8,

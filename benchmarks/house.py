@@ -17,6 +17,7 @@ class House:
     ground: Ground
     product: Product
     peer: Peer | None
+    grouped_peer: Peer | None
     without_peer: str
     rounds: int
     seconds: float

@@ -34,7 +34,7 @@ def install() -> str | None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "Node is not installed"
     INSTALLED.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "server.js", "worker.js", "fill.js"):
+    for name in ("package.json", *sorted(path.name for path in SOURCE.glob("*.js"))):
         shutil.copy(SOURCE / name, INSTALLED / name)
     if (INSTALLED / "node_modules" / "bullmq").exists():
         return None
@@ -44,10 +44,11 @@ def install() -> str | None:
 
 
 class Peer:
-    """The peer on the ground's servers."""
+    """The peer on the ground's servers; ``grouped``: with shared inserts and its table as the queue, without BullMQ."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, *, grouped: bool = False) -> None:
         self._ground = ground
+        self._grouped = grouped
         self.port = free_port()
         self.base_url = f"http://{LOOPBACK}:{self.port}"
         ground.make_peer_tables((SOURCE / "schema.sql").read_text())
@@ -55,25 +56,26 @@ class Peer:
     @contextmanager
     def web(self) -> Iterator[psutil.Process]:
         """One server process: Node's own way of using a core; a second one gained 1.14 x on two cores."""
-        with self._running("server.js") as process:
+        with self._running("server-grouped.js" if self._grouped else "server.js") as process:
             await_answer(f"{self.base_url}/health")
             yield process
 
     @contextmanager
     def worker(self) -> Iterator[psutil.Process]:
-        """One worker, ten jobs at a time."""
-        with self._running("worker.js") as process:
+        """One worker, ten jobs at a time, or a hundred rows."""
+        with self._running("worker-grouped.js" if self._grouped else "worker.js") as process:
             yield process
 
     def fill(self, count: int) -> None:
-        """``count`` events that wait, each with its job."""
+        """``count`` events that wait, each with its job where there are jobs."""
         self._ground.ask(
             PEER,
             "WITH new AS (INSERT INTO events (provider, event_id, payload) SELECT 'vapi', 'fill-' || n,"
             " jsonb_build_object('type', 'speech-update', 'transcript', repeat('hello ', 300))"
             f" FROM generate_series(1, {count}) n RETURNING 1) SELECT count(*) FROM new",
         )
-        subprocess.run(["node", "fill.js"], cwd=INSTALLED, env=self._environment(), check=True, timeout=120)
+        if not self._grouped:
+            subprocess.run(["node", "fill.js"], cwd=INSTALLED, env=self._environment(), check=True, timeout=120)
 
     def finished(self) -> int:
         """How many events are processed."""

@@ -4,25 +4,19 @@ and how many deliveries a worker keeps waiting on others at once.
 
 from __future__ import annotations
 
-import http.client
 import secrets
-import struct
-import threading
 import time
-from contextlib import closing
-from pathlib import Path
 
 from sqlalchemy import text
 
 from app.models import Integration, Organization
 from app.services.credentials import parse_credentials
 from app.services.messages import plan_text
-from benchmarks import load
+from benchmarks import load, pace
 from benchmarks.figures import Figure, Spread, below, beside, ratios
 from benchmarks.ground import PRODUCT
 from benchmarks.house import House
 from benchmarks.product import ALWAYS_OPEN
-from sandbox.ports import LOOPBACK
 from sandbox.standins import RemoteWorld, StandIns
 
 RATE, SENDERS = 200, 8
@@ -49,8 +43,11 @@ def done(house: House) -> list[Figure]:
         with house.product.web(), house.product.worker():
             house.product.fill(1, kind=load.TRIVIAL)
             _await_finished(house, 1)  # the worker is there: its start is not what is measured
-            sent = _pace(house, house.seconds)
-            _await_finished(house, sent + 1)
+            path, business = house.ground.folder / "paced.requests", house.product.business
+            count = int(RATE * house.seconds)
+            load.write_requests(path, target=business.target, secret=business.secret, count=count, kind=load.TRIVIAL)
+            pace.send(house.product.port, path, rate=RATE, connections=SENDERS)
+            _await_finished(house, count + 1)
         return house.ground.ask(PRODUCT, _DONE)
 
     values = beside({"ours": once}, rounds=house.rounds, say=house.say)
@@ -103,54 +100,12 @@ def waiting(house: House) -> list[Figure]:
     ]
 
 
-def _pace(house: House, seconds: float) -> int:
-    """Post at a steady rate for that long; how many were accepted. Raises RuntimeError for anything but 2xx."""
-    path = house.ground.folder / "paced.requests"
-    business = house.product.business
-    load.write_requests(
-        path, target=business.target, secret=business.secret, count=int(RATE * seconds), kind=load.TRIVIAL
-    )
-    requests = _read(path)
-    began, refused = time.monotonic(), []
-
-    def send(first: int) -> None:
-        with closing(http.client.HTTPConnection(LOOPBACK, house.product.port, timeout=20)) as connection:
-            connection.connect()
-            for number in range(first, len(requests), SENDERS):
-                if (early := began + number / RATE - time.monotonic()) > 0:
-                    time.sleep(early)
-                connection.sock.sendall(requests[number])
-                answer = http.client.HTTPResponse(connection.sock, method="POST")
-                answer.begin()
-                answer.read()
-                if answer.status != 200:
-                    refused.append(answer.status)
-
-    senders = [threading.Thread(target=send, args=(first,)) for first in range(SENDERS)]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
-    if refused:
-        raise RuntimeError(f"{len(refused)} of {len(requests)} were refused: {sorted(set(refused))}")
-    return len(requests)
-
-
 def _await_finished(house: House, count: int) -> None:
     until = time.monotonic() + 60
     while (finished := house.product.finished()) < count:
         if time.monotonic() > until:
             raise RuntimeError(f"{finished} of {count} events were processed in time")
         time.sleep(0.1)
-
-
-def _read(path: Path) -> list[bytes]:
-    data, place, found = path.read_bytes(), 0, []
-    while place < len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        found.append(data[place + 4 : place + 4 + length])
-        place += 4 + length
-    return found
 
 
 def _plan_texts(house: House, world: RemoteWorld) -> None:

@@ -7,17 +7,20 @@ an empty Redis, and ends by counting rows: fewer than were acknowledged fails th
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks import load
+from benchmarks import load, pace
 from benchmarks.figures import Figure, Run, Spread, below, beside, ratios
 from benchmarks.ground import PEER, PRODUCT
 from benchmarks.house import House
-from benchmarks.peer import SECRET, TARGET
+from benchmarks.peer import SECRET, TARGET, Peer
 from benchmarks.product import await_answer
 from sandbox.children import start_child, stop_child
 from sandbox.ports import LOOPBACK, free_port
@@ -30,18 +33,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def accept(house: House) -> list[Figure]:
     """Signed, unique events at 32 connections, accepted a second: beside the peer, and Flask that only answers."""
-    sent: dict[str, list[load.Sent]] = {"ours": [], "peer": [], "bare Flask": []}
+    sent: dict[str, list[load.Sent]] = {"ours": [], "peer": [], "grouped peer": [], "bare Flask": []}
 
     def ours() -> float:
         with house.product.web():
             sent["ours"].append(_accept_ours(house, CONNECTIONS))
         return sent["ours"][-1].per_second
 
-    def peer() -> float:
-        assert house.peer is not None
-        with house.peer.web():
-            sent["peer"].append(_accept_peer(house, CONNECTIONS))
-        return sent["peer"][-1].per_second
+    def peers(name: str, peer: Peer) -> float:
+        with peer.web():
+            sent[name].append(_accept_peer(house, peer, CONNECTIONS))
+        return sent[name][-1].per_second
 
     def bare() -> float:
         with _bare_flask(house) as base_url:
@@ -49,16 +51,43 @@ def accept(house: House) -> list[Figure]:
             sent["bare Flask"].append(load.send(base_url, requests, connections=CONNECTIONS, seconds=house.seconds))
         return sent["bare Flask"][-1].per_second
 
-    runs: dict[str, Run] = {"ours": ours, "bare Flask": bare}
-    if house.peer is not None:
-        runs["peer"] = peer
+    runs: dict[str, Run] = {"ours": ours, "bare Flask": bare, **_of_peers(house, peers)}
     values = beside(runs, rounds=house.rounds, say=house.say)
     p99 = {name: Spread.of([one.p99_ms for one in many]).median for name, many in sent.items() if many}
     told = {f"p99 ms {name}": value for name, value in p99.items()}
     return [
         _against(house, "accept_vs_peer", "accepts a second", "/s", values, "peer", wanted=1.5, beside_=told),
+        _against(house, "accept_vs_grouped_peer", "accepts a second", "/s", values, "grouped peer"),
         _against(house, "accept_vs_bare_flask", "accepts a second", "/s", values, "bare Flask", wanted=0.5),
     ]
+
+
+def at_half(house: House) -> list[Figure]:
+    """The slowest hundredth of accepts at half of what the peer takes at its most: the peer, and ours at that rate."""
+    name, what, peer = "p99_at_half_the_peers_peak", "accepts at half the peer's peak, p99", house.peer
+    if peer is None:
+        return [Figure(name, what, "ms", None, not_run=house.without_peer)]
+    with peer.web():
+        rate = _accept_peer(house, peer, CONNECTIONS).per_second / 2
+
+    def paced(port: int, target: str, secret: str) -> float:
+        house.ground.empty()
+        path = house.ground.folder / "requests"
+        load.write_requests(path, target=target, secret=secret, count=int(rate * house.seconds))
+        return statistics.quantiles(pace.send(port, path, rate=rate, connections=CONNECTIONS), n=100)[-1]
+
+    def ours() -> float:
+        business = house.product.business
+        with house.product.web():
+            return paced(house.product.port, business.target, business.secret)
+
+    def theirs() -> float:
+        with peer.web():
+            return paced(peer.port, TARGET, SECRET)
+
+    values = beside({"ours": ours, "peer": theirs}, rounds=house.rounds, say=house.say)
+    figure = _against(house, name, what, "ms", values, "peer", wanted=1.0, beside_={"events a second": rate})
+    return [replace(figure, at_least=False)]
 
 
 def deliver(house: House) -> list[Figure]:
@@ -80,26 +109,25 @@ def deliver(house: House) -> list[Figure]:
             " WHERE provider = 'vapi'",
         )
 
-    def peer() -> float:
-        assert house.peer is not None
+    def peers(_name: str, peer: Peer) -> float:
         house.ground.empty()
-        house.peer.fill(count)
-        with house.peer.worker():
-            _await(lambda: house.peer is not None and house.peer.finished() >= count, seconds=180)
+        peer.fill(count)
+        with peer.worker():
+            _await(lambda: peer.finished() >= count, seconds=180)
         return house.ground.ask(
             PEER,
             "SELECT 0.9 * count(*) / extract(epoch FROM max(at) - percentile_disc(0.1) WITHIN GROUP (ORDER BY at))"
             " FROM event_log",
         )
 
-    runs: dict[str, Run] = {"ours": ours, "with a handler": lambda: ours(load.HANDLED, count // 5)}
-    if house.peer is not None:
-        runs["peer"] = peer
+    handled_too: dict[str, Run] = {"with a handler": lambda: ours(load.HANDLED, count // 5)}
+    runs: dict[str, Run] = {"ours": ours, **handled_too, **_of_peers(house, peers)}
     values = beside(runs, rounds=house.rounds, say=house.say)
     handled = {**values, "ours": values["with a handler"]}
     what = "deliveries a second whose handler writes a row"
     return [
         _against(house, "deliver_vs_peer", "deliveries a second, nothing to do", "/s", values, "peer", wanted=5.0),
+        _against(house, "deliver_vs_grouped_peer", "deliveries a second, nothing to do", "/s", values, "grouped peer"),
         _against(house, "deliver_handled_vs_peer", what, "/s", handled, "peer"),
     ]
 
@@ -114,21 +142,20 @@ def both(house: House) -> list[Figure]:
             _await(lambda: house.product.finished() >= sent.requests - sent.refused, seconds=180)
             return (sent.requests - sent.refused) / (time.monotonic() - began)
 
-    def peer() -> float:
-        assert house.peer is not None
-        with house.peer.web(), house.peer.worker():
+    def peers(_name: str, peer: Peer) -> float:
+        with peer.web(), peer.worker():
             began = time.monotonic()
-            sent = _accept_peer(house, CONNECTIONS)
-            _await(
-                lambda: house.peer is not None and house.peer.finished() >= sent.requests - sent.refused, seconds=180
-            )
+            sent = _accept_peer(house, peer, CONNECTIONS)
+            _await(lambda: peer.finished() >= sent.requests - sent.refused, seconds=180)
             return (sent.requests - sent.refused) / (time.monotonic() - began)
 
-    runs: dict[str, Run] = {"ours": ours}
-    if house.peer is not None:
-        runs["peer"] = peer
+    runs: dict[str, Run] = {"ours": ours, **_of_peers(house, peers)}
     values = beside(runs, rounds=house.rounds, say=house.say)
-    return [_against(house, "both_vs_peer", "accepted and processed a second", "/s", values, "peer", wanted=1.5)]
+    what = "accepted and processed a second"
+    return [
+        _against(house, "both_vs_peer", what, "/s", values, "peer", wanted=1.5),
+        _against(house, "both_vs_grouped_peer", what, "/s", values, "grouped peer"),
+    ]
 
 
 def health(house: House) -> list[Figure]:
@@ -154,11 +181,16 @@ def _accept_ours(house: House, connections: int, kind: str = load.REPORT) -> loa
     return sent
 
 
-def _accept_peer(house: House, connections: int) -> load.Sent:
-    assert house.peer is not None
+def _of_peers(house: House, run: Callable[[str, Peer], float]) -> dict[str, Run]:
+    """A run of each peer that can be had."""
+    had = {"peer": house.peer, "grouped peer": house.grouped_peer}
+    return {name: partial(run, name, peer) for name, peer in had.items() if peer is not None}
+
+
+def _accept_peer(house: House, peer: Peer, connections: int) -> load.Sent:
     house.ground.empty()
     requests = _requests(house, target=TARGET, secret=SECRET)
-    sent = load.send(house.peer.base_url, requests, connections=connections, seconds=house.seconds)
+    sent = load.send(peer.base_url, requests, connections=connections, seconds=house.seconds)
     _check(sent, house.ground.ask(PEER, "SELECT count(*) FROM events"))
     return sent
 

@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS events (
   processed_at timestamptz,
   UNIQUE (provider, event_id)
 );
+CREATE INDEX IF NOT EXISTS events_waiting ON events (id) WHERE status = 'received';  -- for the grouped worker
 CREATE TABLE IF NOT EXISTS event_log (
   id bigserial PRIMARY KEY,
   event_row bigint NOT NULL,
