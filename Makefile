@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos guides bench bench-quick lint format clean
+.PHONY: help install demo test chaos guides bench bench-quick bench-large lint format clean
 
 help: ## list these commands
 	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
@@ -36,6 +36,9 @@ bench: $(INSTALLED) ## measure beside Express + BullMQ and bare Flask; writes do
 
 bench-quick: $(INSTALLED) ## few short rounds, publishes nothing; fails when a published ratio has fallen by a third
 	@$(BIN)/python -m benchmarks --quick $(BENCH)
+
+bench-large: $(INSTALLED) ## accepts, pages and deliveries in an inbox of ten million rows (some 20 GB, half an hour)
+	@$(BIN)/python -m benchmarks.large $(BENCH)
 
 lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff check .

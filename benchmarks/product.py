@@ -65,6 +65,7 @@ class Product:
             public_base_url=self.base_url,
             credentials_keys=[Fernet.generate_key().decode()],
             webhook_quota_per_hour=1_000_000_000,
+            api_quota_per_hour=1_000_000_000,
             metrics_dir=str(self._metrics),
             log_format="json",
         )

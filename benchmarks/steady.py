@@ -116,7 +116,7 @@ def _plan_texts(house: House, world: RemoteWorld) -> None:
     for number in range(BUSINESSES):
         sid, token, sender = "AC" + secrets.token_hex(16), secrets.token_hex(16), f"+4930{number:08d}"
         world.twilio_account(sid, token, numbers=[sender])
-        keys = {"account_sid": sid, "auth_token": token, "from_number": sender, "texts_per_second": 100}
+        keys = {"account_sid": sid, "auth_token": token, "from_number": sender, "texts_per_second": "100"}
         with platform.database.transaction(system=True) as session:
             org = Organization(
                 name=f"Sender {number}",
