@@ -27,6 +27,7 @@ from sandbox.ports import LOOPBACK, free_port
 
 CONNECTIONS = 32
 LOOK_SECONDS = 0.1
+MOST_PER_SECOND = 8000  # requests there are for a second of load: more than anybody here answers
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -197,7 +198,7 @@ def _accept_peer(house: House, peer: Peer, connections: int) -> load.Sent:
 
 def _requests(house: House, *, target: str, secret: str, kind: str = load.REPORT) -> Path:
     path = house.ground.folder / "requests"
-    load.write_requests(path, target=target, secret=secret, count=int(house.seconds * 4000), kind=kind)
+    load.write_requests(path, target=target, secret=secret, count=int(house.seconds * MOST_PER_SECOND), kind=kind)
     return path
 
 

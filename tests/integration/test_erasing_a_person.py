@@ -95,15 +95,8 @@ def plan(platform: Platform, business: Business, to: str, body: str, key: str) -
         plan_text(session, business.id, to=to, body=body, channel="sms", idempotency_key=key, purpose="test")
 
 
-def test_after_erasing_a_person_no_column_of_any_table_says_the_number_in_any_spelling(
-    cli: CommandLine,
-    people: People,
-    client: FlaskClient,
-    platform: Platform,
-    world: RemoteWorld,
-    database_urls: Urls,
-) -> None:
-    salon = people.salon
+def leave_traces(cli: CommandLine, salon: Business, client: FlaskClient, platform: Platform) -> None:
+    """The person's number everywhere it can come to: handled, waiting, dead, quarantined, in another's words."""
     live_through(salon, client, platform, PERSON)
     live_through(salon, client, platform, OTHER)
     salon.text(client, PERSON, "STOP")
@@ -129,6 +122,18 @@ def test_after_erasing_a_person_no_column_of_any_table_says_the_number_in_any_sp
     )
     assert refused.status_code == 403
     salon.text(client, PERSON, "waiting, not handled yet")
+
+
+def test_after_erasing_a_person_no_column_of_any_table_says_the_number_in_any_spelling(
+    cli: CommandLine,
+    people: People,
+    client: FlaskClient,
+    platform: Platform,
+    world: RemoteWorld,
+    database_urls: Urls,
+) -> None:
+    salon = people.salon
+    leave_traces(cli, salon, client, platform)
     assert len(places_that_say(database_urls, DIGITS)) > 8
 
     would = cli.data("person", "erase", PERSON, "--dry-run")
