@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 
+from app.observability.logging import configure_logging
 from benchmarks import insides, load, peer, report, steady, traffic
 from benchmarks.figures import Figure, fallen
 from benchmarks.ground import Ground
@@ -46,6 +47,7 @@ def main() -> int:
     terminal = sys.stderr
     with Ground() as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
         product = Product(ground)
+        configure_logging(product.settings)  # what is measured in this process speaks too, and not to the terminal
         house = House(
             ground,
             product,
