@@ -89,11 +89,18 @@ def _write(file: IO[bytes], request: bytes) -> None:
     file.write(struct.pack(">I", len(request)) + request)
 
 
-def send(base_url: str, requests: Path, *, connections: int, seconds: float) -> Sent:
-    """Send the file's requests for that long. Raises RuntimeError when wrk fails."""
+def send(base_url: str, requests: Path, *, connections: int, seconds: float, pause_ms: float = 0) -> Sent:
+    """Send the file's requests for that long. Raises RuntimeError when wrk fails.
+
+    Each connection waits ``pause_ms`` on the average before its next request.
+    """
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s", "-s", str(SCRIPT), base_url]
     done = subprocess.run(
-        [*words, "--", str(requests)], capture_output=True, text=True, check=False, timeout=seconds + 60
+        [*words, "--", str(requests), f"{pause_ms:.0f}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds + 60,
     )
     found = _RESULT.search(done.stdout)
     if done.returncode or found is None:

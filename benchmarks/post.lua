@@ -1,6 +1,7 @@
--- wrk -s post.lua URL -- REQUESTS: sends each request of the file once, in order, then says what came of it in JSON.
+-- wrk -s post.lua URL -- REQUESTS [PAUSE]: sends each request of the file once, in order, then says what came of it in
+-- JSON. With PAUSE (milliseconds, on the average) each connection waits between an answer and its next request.
 -- The file holds raw requests, each behind its length (four bytes, big-endian).
-local requests, count, sent = {}, 0, 0
+local requests, count, sent, pause = {}, 0, 0, 0
 
 function init(args)
   local file = assert(io.open(args[1], 'rb'))
@@ -12,6 +13,11 @@ function init(args)
     requests[count] = file:read(((a * 256 + b) * 256 + c) * 256 + d)
   end
   file:close()
+  pause = tonumber(args[2] or '0')
+end
+
+function delay()
+  return pause > 0 and math.random(0, 2 * pause) or 0
 end
 
 function request()
