@@ -21,8 +21,9 @@ MOST_TRIES = 5
 _HELD = """
 SELECT a.id, a.delivery_id FROM delivery_attempts a JOIN webhook_delivery_log d
 ON d.org_id = a.org_id AND d.id = a.delivery_id WHERE a.ended_at IS NULL AND a.process LIKE %(process)s
-AND d.type = 'message.send' AND d.org_id = ANY (CAST(%(orgs)s AS uuid[])) ORDER BY a.id DESC LIMIT 1
-"""
+AND d.type = 'message.send' AND d.org_id = ANY (CAST(%(orgs)s AS uuid[]))
+AND a.started_at < clock_timestamp() - interval '0.5 s' ORDER BY a.id DESC LIMIT 1
+"""  # one that has just begun may not have asked Twilio yet, and would hang anew when it goes on
 _TAKEN = """
 SELECT b.id, d.running_since FROM delivery_attempts b JOIN webhook_delivery_log d
 ON d.org_id = b.org_id AND d.id = b.delivery_id WHERE b.delivery_id = %(delivery)s AND b.id > %(attempt)s
