@@ -1,11 +1,10 @@
 // The peer as it would be with what makes Voicedesk cheap: requests that wait share one insert, and the row is the queue.
 // Settings: DATABASE_URL, PORT, SECRET.
-import crypto from 'node:crypto'
 import express from 'express'
 import pg from 'pg'
+import { isSigned } from './signed.js'
 
-const { DATABASE_URL, PORT, SECRET } = process.env
-const OLDEST_SECONDS = 300
+const { DATABASE_URL, PORT } = process.env
 const MOST = 64
 const INSERT = `INSERT INTO events (provider, event_id, payload)
   SELECT 'vapi', id, payload FROM unnest($1::text[], $2::jsonb[]) AS e(id, payload)
@@ -16,14 +15,6 @@ const app = express()
 app.disable('x-powered-by')
 let waiting = []
 let busy = false
-
-function isSigned (req) {
-  const at = req.get('x-timestamp') || ''
-  if (!(Math.abs(Date.now() / 1000 - Number(at)) <= OLDEST_SECONDS)) return false
-  const given = Buffer.from(req.get('x-signature') || '', 'hex')
-  const expected = crypto.createHmac('sha256', SECRET).update(at + '.').update(req.body).digest()
-  return given.length === expected.length && crypto.timingSafeEqual(given, expected)
-}
 
 // What came while the group before was committed is the next group; nobody waits for company.
 async function store () {

@@ -1,13 +1,12 @@
 // Takes webhooks: signature over the raw body, one durable row, one BullMQ job, then 200.
 // Settings: DATABASE_URL, REDIS_URL, PORT, SECRET.
-import crypto from 'node:crypto'
 import { Queue } from 'bullmq'
 import express from 'express'
 import IORedis from 'ioredis'
 import pg from 'pg'
+import { isSigned } from './signed.js'
 
-const { DATABASE_URL, REDIS_URL, PORT, SECRET } = process.env
-const OLDEST_SECONDS = 300
+const { DATABASE_URL, REDIS_URL, PORT } = process.env
 const INSERT = `INSERT INTO events (provider, event_id, payload) VALUES ('vapi', $1, $2)
   ON CONFLICT (provider, event_id) DO NOTHING RETURNING id`
 
@@ -15,14 +14,6 @@ const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 10 })
 const queue = new Queue('events', { connection: new IORedis(REDIS_URL, { maxRetriesPerRequest: null }) })
 const app = express()
 app.disable('x-powered-by')
-
-function isSigned (req) {
-  const at = req.get('x-timestamp') || ''
-  if (!(Math.abs(Date.now() / 1000 - Number(at)) <= OLDEST_SECONDS)) return false
-  const given = Buffer.from(req.get('x-signature') || '', 'hex')
-  const expected = crypto.createHmac('sha256', SECRET).update(at + '.').update(req.body).digest()
-  return given.length === expected.length && crypto.timingSafeEqual(given, expected)
-}
 
 app.post('/webhooks/vapi', express.raw({ type: 'application/json', limit: '5mb' }), async (req, res) => {
   if (!isSigned(req)) return res.status(401).json({ error: 'signature' })
