@@ -12,19 +12,16 @@ import fcntl
 import multiprocessing
 import os
 import re
-import select
 import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections import deque
 from types import FrameType
 from typing import Any
 
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 PRIVATE_METRICS = None
 SERVED = __name__ == "__config__"  # so gunicorn names it; `flask readiness` only reads it, and must change nothing
@@ -35,13 +32,13 @@ if SERVED and not (os.environ.get("METRICS_DIR") or os.environ.get("METRICS_DIR_
 from app.config import load_settings
 from app.database import Database
 from app.errors import ConfigurationError, DatabaseUnavailable
+from app.http.answering_worker import AnsweringWorker
 from app.observability import counting, metrics
 from app.observability.errors import watch_process
 from app.observability.logging import configure_logging, library_formatter
 from app.services.departure import EXIT_CODE, Departure
 
 LEAVE_SECONDS = 23.0  # after SIGTERM, whatever still runs: before gunicorn's own SIGKILL, which gives nothing back
-STAY_MS = 4  # how long a thread waits for its connection's next request while nobody else needs it
 SAME_WISH_SECONDS = 1.0  # a second signal sooner than this is the first one's echo
 FIRST_LISTEN_FD, BEYOND_FDS = 3, 64  # where systemd's sockets begin, and a number they do not reach
 
@@ -95,59 +92,6 @@ class DiscreetLogger(Logger):
     def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
         """An error of a request: gunicorn gives its URI as an argument."""
         super().exception(message, *(hide(arg) if isinstance(arg, str) else arg for arg in args), **kwargs)
-
-
-class AnsweringWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, which also answers who had connected before it was told to stop.
-
-    gunicorn's own leaves them, and whoever comes while it finishes the others, in the queue of a socket that
-    nobody accepts from, and its last close resets them all.
-
-    A thread stays with its connection while requests come on it one after the other and nobody waits for a thread:
-    gunicorn's own goes through the main loop, its pipe and the pool's queue for each, which costs more than an accept.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._wait_for_a_thread: deque[Any] = deque()
-
-    def init_process(self) -> None:
-        """Begin; what gunicorn was told changes no more, and is looked up as an attribute instead of as a setting."""
-        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
-        super().init_process()
-
-    def enqueue_req(self, conn: Any) -> None:
-        """Let a thread take the connection's next request."""
-        self._wait_for_a_thread.append(conn)
-        super().enqueue_req(conn)
-
-    def handle(self, conn: Any) -> Any:
-        """The request that is there, and those that follow it at once; what gunicorn's own says of the last."""
-        self._wait_for_a_thread.popleft()  # one of them; how many wait is all that counts
-        goes_on = super().handle(conn)
-        while goes_on is True and self._follows(conn):
-            goes_on = super().handle(conn)
-        return goes_on
-
-    def _follows(self, conn: Any) -> bool:
-        """Whether the connection's next request is there within a moment that nobody else needs this thread for."""
-        if self._wait_for_a_thread or not self.alive or self.cfg.is_ssl or conn.parser.unreader.buf.getvalue():
-            return False
-        look = select.poll()
-        look.register(conn.sock, select.POLLIN)
-        return bool(look.poll(STAY_MS))
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Accept or do not; at the end first all who wait, and then nobody can begin to wait."""
-        super().set_accept_enabled(enabled)
-        if enabled or (self.alive and self.ppid == os.getppid()):
-            return  # it goes on, or has too many for the moment
-        for listener in self.sockets:
-            before = -1
-            while before != self.nr_conns:
-                before = self.nr_conns
-                self.accept(listener)
-            listener.close()
 
 
 bind = f"{os.environ.get('BIND') or '127.0.0.1'}:{_number('PORT', 8000, 1, 65535)}"

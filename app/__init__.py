@@ -11,6 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app.cli import register as register_commands
 from app.config import Settings, load_settings
 from app.http import api, connect, headers, health, limits, metrics, problems, requests, webhooks
+from app.http.loop_door import LoopDoor
 from app.http.quick_door import QuickDoor
 from app.models import Base
 from app.observability.logging import configure_logging
@@ -40,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(connect.blueprint)
     headers.init_app(app, settings)
     limits.init_app(app, settings, app.extensions["platform"])
+    app.extensions["loop_door"] = LoopDoor(app.extensions["platform"], settings)
     app.wsgi_app = QuickDoor(app.wsgi_app, app.extensions["platform"], settings)  # type: ignore[method-assign]
     register_commands(app)
     if settings.trusted_proxies:

@@ -144,8 +144,8 @@ def _wrong_books() -> None:
     once_more = text("INSERT INTO ledger_entries (org_id, provider, accepted) VALUES (:org, :provider, 1)")
     insert = Groups._insert
 
-    def miscount(self: Any, deliveries: Any) -> Any:
-        stored = insert(self, deliveries)
+    def miscount(self: Any, deliveries: Any, *given: Any, **named: Any) -> Any:
+        stored = insert(self, deliveries, *given, **named)
         if random.random() < 0.1:
             with self._database.intake() as session:
                 session.execute(once_more, {"org": deliveries[0].org_id, "provider": deliveries[0].provider})

@@ -7,8 +7,8 @@ types and times only: whatever is bound here ends in every log line and in Sentr
 from __future__ import annotations
 
 import contextvars
+import random
 import re
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -31,10 +31,15 @@ def begin_request(given_id: str | None) -> str:
     ``given_id`` is what the client sent: it is kept if it has the form of an id, otherwise one is made.
     """
     end_request()  # whatever a request of before left on this thread
-    request_id = given_id if given_id and _REQUEST_ID.fullmatch(given_id) else f"req-{secrets.token_hex(8)}"
+    request_id = request_id_of(given_id)
     bind_contextvars(request_id=request_id)
     _began.set(time.monotonic())
     return request_id
+
+
+def request_id_of(given_id: str | None) -> str:
+    """The id the client sent, if it has the form of one, otherwise a new one: unlike any other, and no secret."""
+    return given_id if given_id and _REQUEST_ID.fullmatch(given_id) else f"req-{random.getrandbits(64):016x}"
 
 
 def end_request() -> None:

@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import orjson
@@ -31,6 +32,7 @@ _QUIET = ("twilio", "googleapiclient", "urllib3", "httplib2", "google", "slack_s
 _FRAMES = 6
 
 _lock = threading.Lock()
+_here = threading.local()
 
 
 def _new_lock() -> None:
@@ -145,9 +147,30 @@ def _as_json(fields: Any, default: Any) -> str:
 
 def write_line(line: str) -> None:
     """Write one finished line to stderr; every line of this process, ours or a library's, passes here."""
+    held: list[str] | None = getattr(_here, "held", None)
+    if held is not None:
+        held.append(line)
+    else:
+        _write(line)
+
+
+def _write(lines: str) -> None:
     with _lock:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(lines + "\n")
         sys.stderr.flush()
+
+
+@contextmanager
+def in_one_write() -> Iterator[None]:
+    """Let this thread's lines within the block go out together at its end: for many of one kind."""
+    held: list[str] = []
+    _here.held = held
+    try:
+        yield
+    finally:
+        _here.held = None
+        if held:
+            _write("\n".join(held))
 
 
 class _Lines:

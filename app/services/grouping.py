@@ -17,7 +17,7 @@ class Groups:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.rounds: Together[NewDelivery, int | None] = Together(self._insert)
+        self.rounds: Together[NewDelivery, int | None] = Together(self._run)
 
     def store(self, delivery: NewDelivery, *, size: int = 0) -> int | None:
         """The event's delivery id once it is committed; None when it had been stored before. ``size``: its body's.
@@ -29,7 +29,16 @@ class Groups:
         key = (delivery.integration_id, delivery.event_key)
         return self.rounds.do(delivery, key=key, seconds=seconds, size=size)
 
-    def _insert(self, deliveries: list[NewDelivery]) -> list[int | None]:
-        lock_timeout_ms = LOCK_TIMEOUT_MS if len(deliveries) > 1 else None
+    def store_all(self, deliveries: list[NewDelivery]) -> list[int | None]:
+        """The same for events that somebody has grouped already, whose keys differ: all of them, or none.
+
+        A lane that somebody holds fails the group, also a group of one, after a short while.
+        """
+        return self._insert(deliveries, lock_timeout_ms=LOCK_TIMEOUT_MS)
+
+    def _run(self, deliveries: list[NewDelivery]) -> list[int | None]:
+        return self._insert(deliveries, lock_timeout_ms=LOCK_TIMEOUT_MS if len(deliveries) > 1 else None)
+
+    def _insert(self, deliveries: list[NewDelivery], lock_timeout_ms: int | None) -> list[int | None]:
         ids = insert_webhooks_at_once(self._database, deliveries, lock_timeout_ms=lock_timeout_ms)
         return [ids.get((one.integration_id, one.event_key)) for one in deliveries if one.integration_id is not None]

@@ -81,6 +81,27 @@ def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepte
     return accepted
 
 
+def accept_together(platform: Platform, events: Sequence[tuple[Endpoint, InboundEvent]]) -> list[Accepted]:
+    """Store events that came at the same time, in one durable commit, and ring the bell; what became of each.
+
+    Their keys must differ, and none of their lanes be in the spool. Raises DatabaseUnavailable when they could not be
+    stored now (`keep` them then), and whatever is wrong with any one of them: then each is to be accepted alone, which
+    is safe whatever has been stored. Tells nothing.
+    """
+    deliveries = [as_delivery(endpoint, event) for endpoint, event in events]
+    accepted = [Accepted(delivery_id) for delivery_id in platform.groups.store_all(deliveries)]
+    platform.bell.ring()
+    for one, delivery in zip(accepted, deliveries, strict=True):
+        metrics.webhook_stored(delivery.provider, delivery.type, delivery.status, duplicate=one.duplicate)
+    return accepted
+
+
+def keep(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> Accepted:
+    """Put an event that the database did not take into the spool. Raises DatabaseUnavailable when that takes none."""
+    platform.spool.keep_event(endpoint, event)
+    return Accepted(None, spooled=True)
+
+
 def tell(accepted: Accepted, org_id: UUID, provider: str, event_type: str, **more: Any) -> None:
     """The one line about an event that came in."""
     log.info(

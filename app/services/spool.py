@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,10 @@ class Spool:
         except OSError as error:  # a folder that cannot be read: nothing can be put into it either
             log.error("spool.unreadable", reason=error.strerror)
             return False
+
+    def is_ahead_of_any(self, events: Iterable[tuple[Endpoint, InboundEvent]]) -> bool:
+        """The same of several, with one look at the folder while it is empty."""
+        return not self.folder.is_still_empty() and any(self.is_ahead_of(*one) for one in events)
 
     def contents(self) -> Contents:
         """How much is in it."""

@@ -100,6 +100,10 @@ class Folder:
         """Whether there is no file with lines; costs one look."""
         return not list_files(self.path)
 
+    def is_still_empty(self) -> bool:
+        """Whether it is surely as empty as it was seen last; costs less than a look at what is in it."""
+        return self._tails.is_still_empty()
+
     def holds(self, *lanes: str) -> bool:
         """Whether a line of one of these lanes is there still."""
         return self._tails.holds(*lanes)

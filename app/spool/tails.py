@@ -53,7 +53,7 @@ class Tails:
 
     def holds(self, *lanes: str) -> bool:
         """Whether a line of one of these lanes has not been taken."""
-        found = {} if self._is_still_empty() else self._list()
+        found = {} if self.is_still_empty() else self._list()
         if not found:
             return False
         with self._lock:
@@ -74,7 +74,7 @@ class Tails:
             )
             return lines, unproven
 
-    def _is_still_empty(self) -> bool:
+    def is_still_empty(self) -> bool:
         """Whether no file came since it was seen empty, by the folder's time alone, which changes with each file."""
         try:
             return os.stat(self._folder).st_mtime_ns == self._empty_since

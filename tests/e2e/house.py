@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,10 @@ class House:
     def kill(self, name: str) -> None:
         """SIGKILL to a command and everything it has started; it is started again."""
         self._processes.kill(name)
+
+    def tell_to_stop(self, name: str) -> None:
+        """SIGTERM to the command alone, which ends the rest itself; it is started again."""
+        self._processes.signal(name, signal.SIGTERM, alone=True)
 
     def keep_down(self, name: str) -> None:
         """SIGKILL, for good."""

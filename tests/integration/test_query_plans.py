@@ -93,7 +93,7 @@ def new(org_id: Any, key: str) -> NewDelivery:
 
 
 def accept_together(platform: Platform, org_id: Any) -> None:
-    platform.groups._insert([new(org_id, f"one of {number}") for number in range(20)])
+    platform.groups.store_all([new(org_id, f"one of {number}") for number in range(20)])
 
 
 def skip(platform: Platform, org_id: Any) -> None:

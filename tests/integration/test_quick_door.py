@@ -1,4 +1,4 @@
-"""Both doors of the webhooks, the quick one and the framework's: nobody outside can tell which one was taken."""
+"""The doors of the webhooks, the loop's, the quick one, the framework's: nobody outside can tell which was taken."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from app.http.quick_door import QuickDoor
 from app.integrations.doors import DOORS
 from app.observability import logging as lines
 from tests.doors import Connected
+from tests.eventually import eventually
+from tests.loop_client import LoopClient
 from tests.prometheus import parse
 
 STATUS = {"type": "status-update", "status": "in-progress", "call": {"id": "c1"}}
@@ -36,6 +38,12 @@ def framework(door: QuickDoor) -> Client:
 
 
 @pytest.fixture
+def loop(app: Flask, framework: Client) -> LoopClient:
+    """Asks the loop's door, and what that leaves the framework."""
+    return LoopClient(app.extensions["loop_door"], framework)
+
+
+@pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     write = lines.write_line
@@ -43,7 +51,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-def heard(answer: TestResponse) -> tuple[int, dict[str, str], bytes]:
+def heard(answer: Any) -> tuple[int, dict[str, str], bytes]:
     """What is told to whoever asks, without what differs from one request to the next."""
     headers = {name.lower(): value for name, value in answer.headers.items() if name != "X-Request-Id"}
     assert answer.headers["X-Request-Id"]
@@ -102,15 +110,29 @@ ASKED = {
 
 
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_both_doors_say_the_same_and_store_the_same(asked, people, platform, client, framework):
+def test_all_doors_say_the_same_and_store_the_same(asked, people, platform, client, framework, loop):
     platform.directory.warm()
-    quick = heard(asked(people.salon, client))
-    stored = rows(platform)
-    with platform.database.transaction(system=True) as session:
-        session.execute(text("DELETE FROM webhook_delivery_log"))
-        session.execute(text("DELETE FROM processed_webhook_events"))
-    assert heard(asked(people.salon, framework)) == quick
-    assert rows(platform) == stored
+    said = []
+    for one in (client, framework, loop):
+        with platform.database.transaction(system=True) as session:
+            session.execute(text("DELETE FROM webhook_delivery_log"))
+            session.execute(text("DELETE FROM processed_webhook_events"))
+        said.append((heard(asked(people.salon, one)), rows(platform)))
+    assert said[0] == said[1]
+    assert said[2] == said[1]
+
+
+IN_THE_LOOP = {
+    *("an event", "an event nobody handles", "a content type with a charset", "a request with an id", "a text"),
+    *("a text's status", "a query that is signed too", "a calendar that changed", "what jsonb cannot hold"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_the_loop_serves_what_is_in_order_and_leaves_the_rest(asked, people, platform, loop, request):
+    platform.directory.warm()
+    asked(people.salon, loop)
+    assert loop.taken == loop.served == (request.node.callspec.id in IN_THE_LOOP)
 
 
 def rows(platform) -> list[tuple]:
@@ -126,13 +148,15 @@ def rows(platform) -> list[tuple]:
 
 
 @pytest.mark.parametrize("provider", DOORS)
-def test_both_doors_say_the_same_to_every_other_provider(provider, people, platform, client, framework):
+def test_all_doors_say_the_same_to_every_other_provider(provider, people, platform, client, framework, loop):
     sender = Connected(platform, people.salon.id, provider)
     platform.directory.warm()
     sample = sender.made()
     quick = heard(sender.post(client, sample))
     assert quick[0] == 200
     assert heard(sender.post(framework, sample)) == quick
+    assert heard(sender.post(loop, sample)) == quick
+    assert loop.served == 1
 
 
 def test_an_event_in_order_never_sees_the_framework_and_a_stranger_does(people, platform, client, door, monkeypatch):
@@ -152,20 +176,21 @@ def test_an_event_in_order_never_sees_the_framework_and_a_stranger_does(people, 
     assert json.loads(handed["wsgi.input"].read()) == {"message": STATUS}, "with the body as it came"
 
 
-def test_both_doors_count_and_write_the_same_of_an_event(people, platform, app, client, framework, written):
+def test_all_doors_count_and_write_the_same_of_an_event(people, platform, app, client, framework, loop, written):
     platform.directory.warm()
     told, counted = [], []
-    for number, one in enumerate((client, framework)):
+    for number, one in enumerate((client, framework, loop)):
         before = series(app)
         del written[:]
         answer = people.salon.vapi(one, {**STATUS, "call": {"id": f"call {number}"}})
+        eventually(lambda: any(line["event"] == "webhook.accepted" for line in written), seconds=5)
         after = series(app)
         (line,) = [line for line in written if line["event"] == "webhook.accepted"]
         assert line["request_id"] == answer.headers["X-Request-Id"]
         told.append({name: value for name, value in line.items() if name not in VARYING})
         counted.append({key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)})
-    assert told[0] == told[1]
-    assert counted[0] == counted[1]
+    assert told[0] == told[1] == told[2]
+    assert counted[0] == counted[1] == counted[2]
     assert any("webhooks_accepted" in name for name, _ in counted[0])
 
 

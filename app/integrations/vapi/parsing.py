@@ -16,7 +16,7 @@ import orjson
 from app.errors import MalformedEvent
 from app.integrations.events import InboundEvent, WebhookRequest
 from app.integrations.reading import read_json, scrubbed
-from app.integrations.vapi.facts import call_of, moment, status_of, text
+from app.integrations.vapi.facts import moment, section, status_of, text
 from app.integrations.vapi.tools import tool_calls_of
 
 PROVIDER = "vapi"
@@ -48,7 +48,7 @@ def parse(request: WebhookRequest) -> InboundEvent:
         raise MalformedEvent("the body has no message object")
     message: dict[str, Any] = scrubbed(body["message"])
     kind = _kind(message)
-    call_id = call_of(message).call_id
+    call_id = text(section(message, "call").get("id"))
     return InboundEvent(
         provider=PROVIDER,
         type=kind,

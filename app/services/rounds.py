@@ -1,0 +1,94 @@
+"""Rounds: what is put here by somebody who cannot wait is done by threads of its own, all that is there at once.
+
+Owns when a round begins and what goes into it. One after the other: what comes meanwhile is the next round; nobody
+waits for company. Only a round that takes long (it stands before a lock) lets another begin beside it. Knows nothing
+of what is done. For those who wait themselves there is ``together.py``, with the same bounds.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from app.services.together import IMPATIENT_SECONDS, MOST_BYTES, MOST_IN_ROUND, MOST_ROUNDS
+
+
+class Item(Protocol):
+    """What a round is made of. No two of the same ``key`` are in one; ``size`` is in bytes."""
+
+    @property
+    def key(self) -> Hashable:
+        """What it must not meet."""
+
+    @property
+    def size(self) -> int:
+        """How much of a round it takes."""
+
+
+T = TypeVar("T", bound=Item)
+
+
+class Rounds(Generic[T]):
+    """Of one process. ``run`` does a list of items and must not raise. Thread-safe."""
+
+    def __init__(self, run: Callable[[list[T]], None], *, name: str) -> None:
+        self._run = run
+        self._name = name
+        self._lock = threading.Lock()
+        self._waiting: deque[T] = deque()
+        self._running = 0
+        self._began = 0.0  # the latest round
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._threads = 0
+
+    def put(self, item: T) -> None:
+        """Let it be done; returns at once."""
+        with self._lock:
+            self._waiting.append(item)
+            hangs = self._running and time.monotonic() - self._began > IMPATIENT_SECONDS
+            if self._running and not (hangs and self._running < MOST_ROUNDS):
+                return
+            self._running += 1
+            self._began = time.monotonic()
+            is_short_of_threads = self._threads < self._running
+            self._threads += is_short_of_threads
+        if is_short_of_threads:  # not before it is needed: whoever forks afterwards has none
+            threading.Thread(target=self._work, name=f"{self._name}-{self._running}", daemon=True).start()
+        self._wake.put(None)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is done and nothing waits."""
+        with self._lock:
+            return not self._running and not self._waiting
+
+    def _work(self) -> None:
+        while True:
+            self._wake.get()
+            while group := self._take():
+                self._run(group)
+
+    def _take(self) -> list[T]:
+        """The next round, as much as one holds; none: this thread's turn is over."""
+        group: list[T] = []
+        left: deque[T] = deque()
+        keys: set[Hashable] = set()
+        size = 0
+        with self._lock:
+            while self._waiting and len(group) < MOST_IN_ROUND:
+                one = self._waiting.popleft()
+                if group and (one.key in keys or size + one.size > MOST_BYTES):
+                    left.append(one)
+                    continue
+                group.append(one)
+                keys.add(one.key)
+                size += one.size
+            self._waiting.extendleft(reversed(left))
+            if group:
+                self._began = time.monotonic()
+            else:
+                self._running -= 1
+        return group
