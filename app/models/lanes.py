@@ -105,6 +105,10 @@ _WALK = """
 """
 _LISTED = "SELECT org_id, 0 AS step FROM unnest(CAST(:only AS uuid[])) org_id"
 
+# Before a statement with such a walk: else PostgreSQL, which cannot know how few are wanted, reads and sorts all lanes
+# of an organization that are due (12 ms for 20,000 of them) instead of going along the index in their order.
+ALONG_THE_INDEX = "SET LOCAL enable_bitmapscan = off; "
+
 # The lanes of a turn, locked, as ``picked``; where the walk was cut short, the organization it came to, with a NULL.
 _PICKED = """
 turn AS ({turn}), picked AS MATERIALIZED (
@@ -140,8 +144,8 @@ UNION ALL
 SELECT p.org_id, NULL, NULL, {", ".join(["NULL"] * 13)} FROM picked p WHERE p.lane_key IS NULL
 """
 
-_CLAIM_IN_TURN = text(_CLAIM.format(picked=PICKED_IN_TURN))
-_CLAIM_LISTED = text(_CLAIM.format(picked=_PICKED.format(turn=_LISTED)))
+_CLAIM_IN_TURN = text(ALONG_THE_INDEX + _CLAIM.format(picked=PICKED_IN_TURN))
+_CLAIM_LISTED = text(ALONG_THE_INDEX + _CLAIM.format(picked=_PICKED.format(turn=_LISTED)))
 
 _HELD = text(
     f"""

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.models.deliveries import UNFINISHED
 from app.models.lanes import (
+    ALONG_THE_INDEX,
     EVENTS_PER_CLAIM,
     MOST_STEPS,
     PICKED_HELD,
@@ -62,7 +63,7 @@ _FINISH = f"""
            bool_or(lane_key IS NULL)
     FROM picked
 """
-_FINISH_IN_TURN = text(_FINISH.format(picked=PICKED_IN_TURN))
+_FINISH_IN_TURN = text(ALONG_THE_INDEX + _FINISH.format(picked=PICKED_IN_TURN))
 _FINISH_HELD = text(_FINISH.format(picked=PICKED_HELD))
 
 
