@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos guides bench bench-quick bench-large lint format clean
+.PHONY: help install demo test chaos soak guides bench bench-quick bench-large lint format clean
 
 help: ## list these commands
 	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
@@ -27,6 +27,9 @@ test: $(INSTALLED) ## run the tests; T=tests/unit picks some; TEST_POSTGRES_BIN=
 # CHAOS="--group redis --out redis.json" picks some and keeps their rows; `python -m chaos --help` tells the rest.
 chaos: $(INSTALLED) ## break everything under load and judge it (two hours); SHORT=1 a part in three minutes
 	@$(BIN)/python -m chaos $(if $(SHORT),--short) $(CHAOS)
+
+soak: $(INSTALLED) ## an hour's load of 200 organizations: nothing may grow; SHORT=1 ten minutes of it
+	@$(BIN)/python -m chaos --group soak $(if $(SHORT),--events 24000) $(CHAOS)
 
 guides: $(INSTALLED) ## run the guides' commands (docs/*.md) against a fresh installation
 	@$(BIN)/python -m sandbox.guides

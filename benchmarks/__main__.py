@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 
 from app.observability.logging import configure_logging
-from benchmarks import insides, load, peer, report, steady, traffic
+from benchmarks import insides, load, peer, report, resources, steady, traffic
 from benchmarks.figures import Figure, fallen
 from benchmarks.ground import Ground
 from benchmarks.house import House
@@ -27,6 +27,8 @@ MEASURES: dict[str, Callable[[House], list[Figure]]] = {
     "breaker": insides.breaker,
     "claim": insides.claim,
     "behind_a_backlog": insides.behind_a_backlog,
+    "start": resources.start,
+    "memory": resources.memory,
 }
 NEEDS_WRK = ("accept", "at_half", "both", "health", "answers")
 

@@ -43,6 +43,7 @@ def main() -> int:
         if (not options.only or fault.name in options.only)
         and (not options.group or fault.group in options.group)
         and (not options.short or options.only or fault.in_short)
+        and (not fault.apart or options.only or options.group)
     ]
     unknown = set(options.only) - {fault.name for fault in FAULTS}
     if unknown or not chosen:

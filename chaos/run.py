@@ -24,7 +24,7 @@ from chaos.watcher import Watcher
 from sandbox.house import ROOT
 
 MOST_KEPT = 100
-BUSINESSES, SHORT_BUSINESSES = 8, 3
+SHORT_BUSINESSES = 3
 LATER_SECONDS = 3.0  # what happens a second time may happen a little later
 _NETS = """
 SELECT count(*) FROM webhook_delivery_log
@@ -102,7 +102,7 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
     began = time.monotonic()
     rng = random.Random(f"{options.seed}:{fault.name}")
     events = options.events or ((fault.in_short or 150) if options.short else fault.events)
-    businesses = house.open(SHORT_BUSINESSES if options.short else BUSINESSES, numbers, fault.name)
+    businesses = house.open(SHORT_BUSINESSES if options.short else fault.businesses, numbers, fault.name)
     webs = [(house.web_host(name), port) for name, port in house.web_ports.items()]
     traffic = Traffic(webs, house.base_url, businesses, numbers, rng, options.rate, fault.mix)
     stage = Stage(house, rng, numbers, options.short, businesses, traffic)
@@ -140,7 +140,8 @@ def run_one(fault: Fault, house: House, numbers: Numbers, options: Options) -> L
 def _tell(house: House, fault: str, findings: Findings, options: Options) -> None:
     for violation in findings.violations[: options.stories]:
         print(f"\n{fault}: {violation.kind}: {violation.subject}: {violation.told}", flush=True)
-        print(story(house, violation.subject), flush=True)
+        if violation.kind != BOUND:  # that is of the house, and no event
+            print(story(house, violation.subject), flush=True)
 
 
 def story(house: House, subject: str) -> str:

@@ -101,7 +101,7 @@ class Fault:
     """One thing that can go wrong. ``needs`` tells why this machine cannot make it; then it is NOT RUN.
 
     ``events`` are acknowledged while it is on; ``in_short`` says how many in the short run, None: not in it.
-    ``drive`` is the load.
+    ``drive`` is the load. ``apart``: only run when it is asked for by name or group.
     """
 
     name: str
@@ -114,6 +114,8 @@ class Fault:
     plan: Plan = field(default_factory=Plan)
     needs: Callable[[], str | None] = lambda: None
     recovery_seconds: float = 300.0
+    businesses: int = 8
+    apart: bool = False
     drive: Callable[[Stage, int], None] = load
 
 

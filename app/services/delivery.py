@@ -85,8 +85,12 @@ class Work:
     def confirm(self) -> None:
         """Call right before an effect outside: raises LeaseLost when the lane is no longer ours."""
         with self.platform.database.transaction(system=True) as session:
-            if not lanes.is_held(session, self.lane.org_id, self.lane.lane_key, self.lane.token):
-                raise LeaseLost
+            self.confirm_in(session)
+
+    def confirm_in(self, session: Session) -> None:
+        """The same in a transaction whose commit comes right before the effect."""
+        if not lanes.is_held(session, self.lane.org_id, self.lane.lane_key, self.lane.token):
+            raise LeaseLost
 
 
 Handler = Callable[[Work], Skip | None]

@@ -33,7 +33,7 @@ OVERTIME_SECONDS = 60.0  # goes on claiming that long while slow handlers run, o
 RENEWALS_PER_LEASE = 3
 ALLOWANCE_SECONDS = RECORD_SECONDS + 5.0  # beyond a handler's bound, for recording what it came to
 LOOK_AGAIN_SECONDS = 0.05
-# While most threads are busy the next claim waits a moment: quick handlers end together, and share it.
+# While most threads are busy the next claim waits a moment: quick handlers end one right after the other, and share it.
 BREATH_SECONDS, MOST_BREATH_SECONDS = 0.002, 0.01
 SHARE_OF_ONE = 0.75  # of the threads, for one organization, so that another's next event finds one free
 
@@ -138,9 +138,15 @@ class Drain:
                 return delivered
             if running and not claim.lanes and not skipped:
                 wait(running, timeout=LOOK_AGAIN_SECONDS if free else 1.0, return_when=FIRST_COMPLETED)
-                until = time.monotonic() + MOST_BREATH_SECONDS
-                while 2 * sum(not future.done() for future in running) > self._threads and time.monotonic() < until:
-                    time.sleep(BREATH_SECONDS)
+                self._take_breath(running)
+
+    def _take_breath(self, running: dict[Future[None], ClaimedLane]) -> None:
+        """Let those that end together share the next claim; as long as any end, and most still run."""
+        until = time.monotonic() + MOST_BREATH_SECONDS
+        before, busy = self._threads + 1, self._threads
+        while busy < before and 2 * busy > self._threads and time.monotonic() < until:
+            time.sleep(BREATH_SECONDS)
+            before, busy = busy, sum(not future.done() for future in running)
 
     def _claim(self, free: int, running: dict[Future[None], ClaimedLane]) -> tuple[Claim, bool]:
         """The next turn, and whether it began a round: an empty whole round means that nothing is due.

@@ -97,8 +97,7 @@ def send(work: Work) -> None:
         return
     endpoint, credentials = twilio_of(platform, org_id)
     turns.take_for_text(platform, credentials, message)
-    work.confirm()
-    way = _mark_sending(platform, org_id, message_id)
+    way = _mark_sending(work, message_id)
     if way is None:
         if _take(platform, org_id, message_id) is not None:
             raise Postponed("another process has begun to send it", after=look_after(platform))
@@ -194,13 +193,15 @@ def _take(platform: Platform, org_id: UUID, message_id: UUID) -> Message | None:
         return message
 
 
-def _mark_sending(platform: Platform, org_id: UUID, message_id: UUID) -> Way | None:
+def _mark_sending(work: Work, message_id: UUID) -> Way | None:
     """Commit that Twilio is about to be asked, and for what; None when it is not to be asked after all.
 
-    Raises PermanentFailure when WhatsApp would not take the text and nothing may carry it instead.
+    Raises LeaseLost, and PermanentFailure when WhatsApp would not take the text and nothing may carry it instead.
     """
+    platform, org_id = work.platform, work.delivery.org_id
     business = platform.directory.business(org_id)
     with platform.database.transaction(org_id) as session:
+        work.confirm_in(session)
         message = rows.lock_message(session, org_id, message_id)
         if message is None or message.status != MessageStatus.PLANNED:
             return None

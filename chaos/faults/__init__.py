@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.faults import cleaning, clocks, events, hosts, leases, outage, processes, providers, servers
+from chaos.faults import cleaning, clocks, events, hosts, leases, outage, processes, providers, servers, soak
 from chaos.stage import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -15,5 +15,6 @@ FAULTS: tuple[Fault, ...] = (
     *outage.FAULTS,
     *cleaning.FAULTS,
     *hosts.FAULTS,
+    *soak.FAULTS,
 )
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))
