@@ -131,9 +131,10 @@ class LeakWatch:
         with self._lock:
             self._kept.writelines(f"{source}\t{line}\n" for line in text.splitlines())
 
-    def _written(self, line: str) -> None:
-        self._keep("log", line)
-        self._write(line)
+    def _written(self, *said: str) -> None:
+        for line in said:
+            self._keep("log", line)
+        self._write(*said)
 
     def _sent(self, error: BaseException, *, kind: str, where: str) -> str | None:
         options = {"include_local_variables": False, "include_source_context": False, "max_value_length": 1000}

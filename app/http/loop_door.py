@@ -23,10 +23,9 @@ from app.http.webhooks import DATABASE_SECONDS
 from app.http.whole_requests import read_whole
 from app.integrations.events import InboundEvent
 from app.observability import context, metrics
-from app.observability.logging import in_one_write
 from app.services import intake
 from app.services.directory import Endpoint
-from app.services.intake import Accepted
+from app.services.intake import Accepted, Told
 from app.services.platform import Platform
 from app.services.rounds import Rounds
 
@@ -95,10 +94,10 @@ class LoopDoor:
             [(one.asker, self._answer(one) if stored else None) for one, stored in zip(group, accepted, strict=True)]
         )
         now = time.monotonic()
-        with in_one_write():
-            for one, stored in zip(group, accepted, strict=True):
-                if stored:
-                    self._say(one, stored, now - one.began)
+        done = [(one, stored) for one, stored in zip(group, accepted, strict=True) if stored]
+        for one, _ in done:
+            metrics.request_ended(one.address.rule, int(one.address.answer.status[:3]), now - one.began)
+        intake.tell(*(_told(one, stored, now - one.began) for one, stored in done if not stored.spooled))
 
     def _accept(self, group: list[_Admitted]) -> Sequence[Accepted | None]:
         """What became of each; None for one that is to be met alone, by a thread, where it is said what is wrong."""
@@ -121,18 +120,6 @@ class LoopDoor:
             return intake.keep(self._platform, one.endpoint, one.event)
         return None
 
-    def _say(self, one: _Admitted, accepted: Accepted, seconds: float) -> None:
-        metrics.request_ended(one.address.rule, int(one.address.answer.status[:3]), seconds)
-        if not accepted.spooled:
-            intake.tell(
-                accepted,
-                one.endpoint.org_id,
-                one.address.provider,
-                one.event.type,
-                duration_ms=round(seconds * 1000),
-                request_id=one.request_id,
-            )
-
     def _answer(self, one: _Admitted) -> bytes:
         answer = one.address.answer
         lines = [
@@ -150,3 +137,8 @@ class LoopDoor:
         if second != self._date[0]:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
+
+
+def _told(one: _Admitted, accepted: Accepted, seconds: float) -> Told:
+    more = {"duration_ms": round(seconds * 1000), "request_id": one.request_id}
+    return Told(accepted, one.endpoint.org_id, one.address.provider, one.event.type, more)

@@ -14,8 +14,9 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, cast
 
 import orjson
@@ -32,7 +33,6 @@ _QUIET = ("twilio", "googleapiclient", "urllib3", "httplib2", "google", "slack_s
 _FRAMES = 6
 
 _lock = threading.Lock()
-_here = threading.local()
 
 
 def _new_lock() -> None:
@@ -145,32 +145,33 @@ def _as_json(fields: Any, default: Any) -> str:
         return json.dumps(fields, default=default)
 
 
-def write_line(line: str) -> None:
-    """Write one finished line to stderr; every line of this process, ours or a library's, passes here."""
-    held: list[str] | None = getattr(_here, "held", None)
-    if held is not None:
-        held.append(line)
-    else:
-        _write(line)
+def tell_all(module: str, event: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A line for each of many that came to the same at the same time, as ``info`` would write it, in one write."""
+    *_, renderer = structlog.get_config()["processors"]
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    same = {**structlog.contextvars.get_contextvars(), "module": module}
+    lines = []
+    for row in rows:
+        fields = {**same, **row}
+        for name, value in fields.items():
+            if isinstance(value, str) and name not in _AS_IT_IS:
+                fields[name] = _redacted(name, value)
+        lines.append(renderer(None, "info", {"timestamp": now, "level": "info", "event": event, **fields}))
+    if lines:
+        write_line(*lines)
 
 
-def _write(lines: str) -> None:
+@lru_cache(maxsize=4096)
+def _redacted(name: str, value: str) -> Any:
+    """As `redact_field`: the same ids, types and codes come again and again."""
+    return redact_field(name, value)
+
+
+def write_line(*lines: str) -> None:
+    """Write finished lines to stderr; every line of this process, ours or a library's, passes here."""
     with _lock:
-        sys.stderr.write(lines + "\n")
+        sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
-
-
-@contextmanager
-def in_one_write() -> Iterator[None]:
-    """Let this thread's lines within the block go out together at its end: for many of one kind."""
-    held: list[str] = []
-    _here.held = held
-    try:
-        yield
-    finally:
-        _here.held = None
-        if held:
-            _write("\n".join(held))
 
 
 class _Lines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -23,7 +23,7 @@ from app.models.deliveries import UNOWNED, UNOWNED_ORG_ID
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.observability import context, metrics
 from app.observability.errors import report
-from app.observability.logging import get_logger
+from app.observability.logging import get_logger, tell_all
 from app.services import retention
 
 if TYPE_CHECKING:
@@ -52,6 +52,28 @@ class Accepted:
         return self.delivery_id is None and not self.spooled
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is said of an event that came in; ``more`` are ids and times beside it."""
+
+    accepted: Accepted
+    org_id: UUID
+    provider: str
+    type: str
+    more: Mapping[str, Any]
+
+    def fields(self) -> dict[str, Any]:
+        """As they stand in its line."""
+        return {
+            "delivery_id": self.accepted.delivery_id,
+            "duplicate": self.accepted.duplicate,
+            "org_id": str(self.org_id),
+            "provider": self.provider,
+            "type": self.type,
+            **self.more,
+        }
+
+
 class Source(Protocol):
     """Where an event comes from: an ``Endpoint``, or what stands in for one."""
 
@@ -77,7 +99,7 @@ def accept(platform: Platform, endpoint: Source, event: InboundEvent) -> Accepte
     except (DatabaseUnavailable, ConfigurationError, DBAPIError) as error:
         return _spool(platform, endpoint, event, error)
     platform.bell.ring()
-    tell(accepted, endpoint.org_id, event.provider, event.type, duration_ms=context.request_ms())
+    tell(Told(accepted, endpoint.org_id, event.provider, event.type, {"duration_ms": context.request_ms()}))
     return accepted
 
 
@@ -102,17 +124,9 @@ def keep(platform: Platform, endpoint: Endpoint, event: InboundEvent) -> Accepte
     return Accepted(None, spooled=True)
 
 
-def tell(accepted: Accepted, org_id: UUID, provider: str, event_type: str, **more: Any) -> None:
-    """The one line about an event that came in."""
-    log.info(
-        "webhook.accepted",
-        delivery_id=accepted.delivery_id,
-        duplicate=accepted.duplicate,
-        org_id=str(org_id),
-        provider=provider,
-        type=event_type,
-        **more,
-    )
+def tell(*told: Told) -> None:
+    """The one line about each event that came in."""
+    tell_all(__name__, "webhook.accepted", [one.fields() for one in told])
 
 
 def keep_answered(platform: Platform, endpoint: Endpoint, event: InboundEvent, answer: dict[str, Any]) -> Accepted:

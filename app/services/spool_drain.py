@@ -158,7 +158,7 @@ def _store(platform: Platform, deliveries: list[tuple[Line, NewDelivery]], done:
         done.stored += not taken.duplicate
         metrics.webhook_unspooled(one.provider, "duplicate" if taken.duplicate else "stored")
         waited = round(max(0.0, time.time() - line.kept_at), 1)
-        intake.tell(taken, one.org_id, one.provider, one.type, spooled_seconds=waited)
+        intake.tell(intake.Told(taken, one.org_id, one.provider, one.type, {"spooled_seconds": waited}))
     platform.bell.ring()
     return impossible
 

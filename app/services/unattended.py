@@ -21,7 +21,7 @@ from app.models.lanes import FIRST_ORG, ClaimedLane
 from app.models.unattended import Finished, Kinds
 from app.observability import metrics
 from app.observability.errors import report
-from app.observability.logging import get_logger
+from app.observability.logging import tell_all
 from app.services.delivery import UNHANDLED, skip_unhandled
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ AT_ONCE = 250  # lanes: their locks are held, and intake to these calls waits, f
 MOST_KINDS = 100
 TURN_SECONDS = 0.1  # then those that have a handler get theirs
 TELL_SECONDS = 30.0
-
-log = get_logger(__name__)
 
 
 class Unattended:
@@ -87,6 +85,7 @@ class Unattended:
         done, until = 0, time.monotonic() + TURN_SECONDS
         telling: Future[None] | None = None
         while self._worth_a_look and time.monotonic() < until:
+            began_round = self._after == FIRST_ORG
             try:
                 with self._platform.database.transaction(system=True) as session:
                     sweep = unattended.finish_in_turn(
@@ -102,24 +101,31 @@ class Unattended:
             if telling is not None:
                 telling.result(timeout=TELL_SECONDS)
             telling = teller.submit(_tell, sweep.finished)
-            if 2 * len(sweep.finished) < AT_ONCE:
-                break
+            few = 2 * len(sweep.finished) < AT_ONCE
+            if few and (began_round or sweep.next_org is not None):
+                break  # at the end of a round the next begins at once: its first may have thousands waiting
         return done
 
 
 def _tell(finished: list[Finished]) -> None:
     """One line and one count for each, as of any attempt."""
     now = datetime.now(UTC)
+    tell_all(
+        __name__,
+        "delivery.skipped",
+        (
+            {
+                "delivery_id": one.id,
+                "org_id": str(one.org_id),
+                "attempt": one.attempts,
+                "provider": one.provider,
+                "type": one.type,
+                "duration_ms": 0,
+                "error_code": None,
+            }
+            for one in finished
+        ),
+    )
     for one in finished:
-        log.info(
-            "delivery.skipped",
-            delivery_id=one.id,
-            org_id=str(one.org_id),
-            attempt=one.attempts,
-            provider=one.provider,
-            type=one.type,
-            duration_ms=0,
-            error_code=None,
-        )
         metrics.attempt_ended(one.provider, one.type, "skipped", handler_seconds=0.0)
         metrics.delivery_ended(one.provider, one.type, "skipped", seconds=(now - one.received_at).total_seconds())

@@ -30,7 +30,7 @@ def told(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Told:
     """What was written, as it was written: the lines of an event, or all."""
     written: list[str] = []
     write = lines.write_line
-    monkeypatch.setattr(lines, "write_line", lambda line: (written.append(line), write(line)))
+    monkeypatch.setattr(lines, "write_line", lambda *said: (written.extend(said), write(*said)))
 
     def find(event: str | None = None) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in list(written)]

@@ -47,7 +47,7 @@ def loop(app: Flask, framework: Client) -> LoopClient:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     write = lines.write_line
-    monkeypatch.setattr(lines, "write_line", lambda line: (found.append(json.loads(line)), write(line)))
+    monkeypatch.setattr(lines, "write_line", lambda *said: (found.extend(map(json.loads, said)), write(*said)))
     return found
 
 
