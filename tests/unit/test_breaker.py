@@ -215,7 +215,7 @@ def test_a_decision_costs_microseconds(registry: Circuits) -> None:
     provider = Provider(registry)
     provider.call()
     with capture_logs():  # the line that a call leaves is written for a provider's answer, not for a decision
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for _ in range(10_000):
             provider.call()
-        assert (time.perf_counter() - begun) / 10_000 < 50e-6
+        assert (time.thread_time() - begun) / 10_000 < 50e-6
