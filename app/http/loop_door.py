@@ -68,24 +68,29 @@ class LoopDoor:
         It gets a list of all whose round it was, each with its whole answer, or with None when the server has to
         serve it in its own way.
         """
+        try:
+            admitted = self._admit(data, asker, tell)
+        except Exception:  # noqa: BLE001 - the framework meets it again, and says what it is
+            return False
+        if admitted is None:
+            return False
+        self.rounds.put(admitted)
+        return True
+
+    def _admit(self, data: bytes, asker: Any, tell: Answered) -> _Admitted | None:
+        """The webhook, if it is one in order. Raises whatever is wrong with it."""
         request = read_whole(data)
         if request is None:
-            return False
+            return None
         headers = request.headers
         address = self._in_order.address(request.path, headers.get("content-type", ""), headers["content-length"])
         endpoint = self._in_order.endpoint(address) if address else None
         if address is None or endpoint is None:
-            return False
+            return None
         began = time.monotonic()
+        event = self._in_order.event(endpoint, request.target, headers, request.body)
         request_id = context.request_id_of(headers.get("x-request-id"))
-        try:
-            event = self._in_order.event(endpoint, request.target, headers, request.body)
-            if event is None:
-                return False
-        except Exception:  # noqa: BLE001 - the framework meets it again, and says what it is
-            return False
-        self.rounds.put(_Admitted(asker, tell, address, endpoint, event, request_id, began))
-        return True
+        return _Admitted(asker, tell, address, endpoint, event, request_id, began) if event else None
 
     def _store(self, group: list[_Admitted]) -> None:
         """One round: store, answer, tell."""

@@ -12,8 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
+from app.observability.errors import report
 from app.services.together import IMPATIENT_SECONDS, MOST_BYTES, MOST_IN_ROUND, MOST_ROUNDS
 
 
@@ -33,7 +35,7 @@ T = TypeVar("T", bound=Item)
 
 
 class Rounds(Generic[T]):
-    """Of one process. ``run`` does a list of items and must not raise. Thread-safe."""
+    """Of one process. ``run`` does a list; what it raises is reported, and the next round begins. Thread-safe."""
 
     def __init__(self, run: Callable[[list[T]], None], *, name: str) -> None:
         self._run = run
@@ -69,7 +71,11 @@ class Rounds(Generic[T]):
         while True:
             self._wake.get()
             while group := self._take():
-                self._run(group)
+                try:
+                    self._run(group)
+                except Exception as error:  # noqa: BLE001 - one round's trouble must not end all that come after it
+                    with suppress(Exception):  # not even one that cannot be told
+                        report(error, where="thread", event="rounds.failed")
 
     def _take(self) -> list[T]:
         """The next round, as much as one holds; none: this thread's turn is over."""

@@ -90,6 +90,21 @@ def test_a_round_that_hangs_is_overtaken_but_not_by_any_number(work, monkeypatch
     assert sorted(sum(work.begun, [])) == [f"n{number}" for number in range(MOST_ROUNDS + 3)]
 
 
+def test_a_round_that_fails_ends_no_other():
+    done: list[str] = []
+
+    def run(group: list[Thing]) -> None:
+        if group[0].key == "bad":
+            raise RuntimeError("of this round")
+        done.extend(one.key for one in group)
+
+    house = Rounds(run, name="test")
+    for key in ("a", "bad", "b"):
+        house.put(Thing(key))
+        eventually(house.is_idle, seconds=5)
+    assert done == ["a", "b"]
+
+
 def test_whatever_many_threads_put_is_done_once(monkeypatch):
     done: list[str] = []
     lock = threading.Lock()
