@@ -59,13 +59,18 @@ def _acknowledge_early() -> None:
     """A webhook is answered first and stored a moment later."""
     from app.services import intake
 
-    accept = intake.accept
+    accept, accept_together = intake.accept, intake.accept_together
 
     def later(*given: Any) -> Any:
         threading.Timer(0.5, accept, given).start()
         return intake.Accepted(None)
 
+    def all_later(platform: Any, events: Any) -> Any:
+        threading.Timer(0.5, accept_together, (platform, events)).start()
+        return [intake.Accepted(None) for _ in events]
+
     _put(intake, "accept", later)
+    _put(intake, "accept_together", all_later)
 
 
 def _send_again() -> None:
