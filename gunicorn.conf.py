@@ -107,7 +107,8 @@ max_requests = 0  # a process that replaces itself under load loses more than a 
 preload_app = False  # each process has its own connections and threads; nothing to share across a fork
 
 logger_class = DiscreetLogger
-accesslog = None  # the application logs one line an event; `--access-logfile -` adds gunicorn's
+# The application logs one line an event; `--access-logfile -` adds gunicorn's, and gives every webhook to a thread.
+accesslog = None
 access_log_format = "%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms"
 control_socket_disable = True  # its default place is shared by all gunicorns of one user
 
