@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import threading
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import psutil
 import psycopg2
 import redis
 
 from chaos.house import PRODUCT, House
+from chaos.looking import Looking
 from sandbox.children import family_of
 
-EVERY_SECONDS = 5.0
 LEAST_SAMPLES = 12
 MOST_GROWTH = 1.1
 # Beside a tenth: what a measure may grow by without meaning anything.
@@ -45,21 +45,12 @@ class Trend:
 
 
 @dataclass
-class Vitals:
+class Vitals(Looking):
     """A thread that looks at a house until the block ends."""
 
     house: House
+    every_seconds: ClassVar[float] = 5.0
     samples: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-
-    def __enter__(self) -> Vitals:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="vitals", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def trends(self) -> list[Trend]:
         """Each measure's; raises RuntimeError when there was no time to see one."""
@@ -72,10 +63,10 @@ class Vitals:
             found.append(Trend(name, unit, before, after))
         return found
 
-    def _run(self) -> None:
-        while not self._ended.wait(EVERY_SECONDS):
-            with contextlib.suppress(psutil.Error, psycopg2.Error, redis.RedisError, OSError):
-                self._look()
+    def look_once(self) -> None:
+        """Note everything; a process that is not there just now is left out this time."""
+        with contextlib.suppress(psutil.Error, psycopg2.Error, redis.RedisError, OSError):
+            self._look()
 
     def _look(self) -> None:
         for name in PRODUCT:

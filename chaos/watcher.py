@@ -7,13 +7,13 @@ code nor its policies decide what is counted.
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import psycopg2
 
-EVERY_SECONDS = 1.0
+from chaos.looking import Looking
+
 _BALANCE = """
 SELECT (SELECT coalesce(sum(accepted - processed - dead - skipped - erased), 0) FROM ledger_entries)
      - (SELECT count(*) FROM webhook_delivery_log WHERE status IN ('received', 'processing', 'retrying'))
@@ -21,23 +21,14 @@ SELECT (SELECT coalesce(sum(accepted - processed - dead - skipped - erased), 0) 
 
 
 @dataclass
-class Watcher:
+class Watcher(Looking):
     """A thread that looks. ``away`` counts the seconds in which the database could not be asked."""
 
+    every_seconds: ClassVar[float] = 1.0
     url: str
     balanced: int = 0
     away: int = 0
     differences: list[int] = field(default_factory=list)
-
-    def __enter__(self) -> Watcher:
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ledger-watcher", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def look(self) -> int:
         """Accepted less what is accounted for, in one REPEATABLE READ snapshot. Raises psycopg2.Error."""
@@ -48,16 +39,14 @@ class Watcher:
                 cursor.execute(_BALANCE)
                 return int(cursor.fetchone()[0])  # type: ignore[index]
 
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            began = time.monotonic()
-            try:
-                difference = self.look()
-            except psycopg2.Error:
-                self.away += 1
+    def look_once(self) -> None:
+        """Count what it came to."""
+        try:
+            difference = self.look()
+        except psycopg2.Error:
+            self.away += 1
+        else:
+            if difference:
+                self.differences.append(difference)
             else:
-                if difference:
-                    self.differences.append(difference)
-                else:
-                    self.balanced += 1
-            self._ended.wait(max(0.0, EVERY_SECONDS - (time.monotonic() - began)))
+                self.balanced += 1

@@ -140,7 +140,7 @@ class AnsweringWorker(ThreadWorker):  # type: ignore[misc]
 
     def _answer(self, answers: list[tuple[Any, bytes | None]]) -> None:
         """Send them, from whatever thread has them, and let the loop have the connections again."""
-        self.nr += len(answers)
+        self.nr += sum(answer is not None for _, answer in answers)
         sent = [(conn, self._send(conn, answer) if answer else None) for conn, answer in answers]
         self.method_queue.defer(self._go_on, sent)
 

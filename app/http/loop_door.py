@@ -54,7 +54,7 @@ class _Admitted:
 
 
 class LoopDoor:
-    """Of one process. ``server`` and ``connection`` say how the server begins its answers."""
+    """Of one process. Thread-safe, except for ``take``, which is the loop's."""
 
     def __init__(self, platform: Platform, settings: Settings) -> None:
         self._platform = platform

@@ -31,6 +31,7 @@ _AS_IT_IS = frozenset({"request_id", "timestamp", "level"})
 _TRACEBACK = "Traceback (most recent call last)"
 _QUIET = ("twilio", "googleapiclient", "urllib3", "httplib2", "google", "slack_sdk", "sentry_sdk")
 _FRAMES = 6
+SHORT = 64  # characters of a value that is worth being remembered as harmless
 
 _lock = threading.Lock()
 
@@ -126,9 +127,21 @@ def _walk(error: BaseException) -> Any:
 def redact_line(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A processor: mask what must not be said in every field of a line."""
     for name, value in fields.items():
-        if name not in _AS_IT_IS and not name.startswith("_") and not isinstance(value, int | float):
-            fields[name] = redact_field(name, value)
+        fields[name] = _sayable(name, value)
     return fields
+
+
+def _sayable(name: str, value: Any) -> Any:
+    """A field's value as it may stand in a line."""
+    if name in _AS_IT_IS or name.startswith("_") or isinstance(value, int | float):
+        return value
+    return _redacted(name, value) if isinstance(value, str) and len(value) <= SHORT else redact_field(name, value)
+
+
+@lru_cache(maxsize=4096)
+def _redacted(name: str, value: str) -> Any:
+    """The same ids, types and codes come again and again."""
+    return redact_field(name, value)
 
 
 def _in_order(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -152,19 +165,10 @@ def tell_all(module: str, event: str, rows: Iterable[Mapping[str, Any]]) -> None
     same = {**structlog.contextvars.get_contextvars(), "module": module}
     lines = []
     for row in rows:
-        fields = {**same, **row}
-        for name, value in fields.items():
-            if isinstance(value, str) and name not in _AS_IT_IS:
-                fields[name] = _redacted(name, value)
+        fields = {name: _sayable(name, value) for name, value in {**same, **row}.items()}
         lines.append(renderer(None, "info", {"timestamp": now, "level": "info", "event": event, **fields}))
     if lines:
         write_line(*lines)
-
-
-@lru_cache(maxsize=4096)
-def _redacted(name: str, value: str) -> Any:
-    """As `redact_field`: the same ids, types and codes come again and again."""
-    return redact_field(name, value)
 
 
 def write_line(*lines: str) -> None:

@@ -11,27 +11,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from app.observability.errors import report
-from app.services.together import IMPATIENT_SECONDS, MOST_BYTES, MOST_IN_ROUND, MOST_ROUNDS
+from app.services.together import IMPATIENT_SECONDS, MOST_ROUNDS, Sized, fill
 
-
-class Item(Protocol):
-    """What a round is made of. No two of the same ``key`` are in one; ``size`` is in bytes."""
-
-    @property
-    def key(self) -> Hashable:
-        """What it must not meet."""
-
-    @property
-    def size(self) -> int:
-        """How much of a round it takes."""
-
-
-T = TypeVar("T", bound=Item)
+T = TypeVar("T", bound=Sized)
 
 
 class Rounds(Generic[T]):
@@ -80,19 +67,8 @@ class Rounds(Generic[T]):
     def _take(self) -> list[T]:
         """The next round, as much as one holds; none: this thread's turn is over."""
         group: list[T] = []
-        left: deque[T] = deque()
-        keys: set[Hashable] = set()
-        size = 0
         with self._lock:
-            while self._waiting and len(group) < MOST_IN_ROUND:
-                one = self._waiting.popleft()
-                if group and (one.key in keys or size + one.size > MOST_BYTES):
-                    left.append(one)
-                    continue
-                group.append(one)
-                keys.add(one.key)
-                size += one.size
-            self._waiting.extendleft(reversed(left))
+            fill(group, self._waiting)
             if group:
                 self._began = time.monotonic()
             else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from app.errors import DatabaseUnavailable
 
@@ -22,6 +22,38 @@ MOST_ROUNDS = 4  # at once, then; the connections are for others too
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Sized(Protocol):
+    """What a round is made of. No two of the same ``key`` are in one; ``size`` is in bytes."""
+
+    @property
+    def key(self) -> Hashable:
+        """What it must not meet."""
+
+    @property
+    def size(self) -> int:
+        """How much of a round it takes."""
+
+
+S = TypeVar("S", bound=Sized)
+
+
+def fill(group: list[S], waiting: deque[S]) -> None:
+    """Move what waits into the group, in its order, as much as one round holds; what does not fit goes on waiting.
+
+    One key once, so that the second comes after the first. What is larger than a round is one alone.
+    """
+    keys, size, left = {one.key for one in group}, sum(one.size for one in group), deque[S]()
+    while waiting and len(group) < MOST_IN_ROUND:
+        one = waiting.popleft()
+        if group and (one.key in keys or size + one.size > MOST_BYTES):
+            left.append(one)
+            continue
+        group.append(one)
+        keys.add(one.key)
+        size += one.size
+    waiting.extendleft(reversed(left))
 
 
 class _Waiting(Generic[T, R]):
@@ -105,20 +137,11 @@ class Together(Generic[T, R]):
             return self._take(mine)
 
     def _take(self, mine: _Waiting[T, R]) -> list[_Waiting[T, R]]:
-        """Mine and those that wait, as many as a round holds; one key once, so the second comes after the first."""
-        group, left = [mine], deque[_Waiting[T, R]]()
-        keys, size = {mine.key}, mine.size
-        mine.is_taken = True
-        while self._waiting and len(group) < MOST_IN_ROUND:
-            one = self._waiting.popleft()
-            if one.key in keys or size + one.size > MOST_BYTES:
-                left.append(one)
-                continue
+        """Mine and those that wait, as many as a round holds."""
+        group = [mine]
+        fill(group, self._waiting)
+        for one in group:
             one.is_taken = True
-            group.append(one)
-            keys.add(one.key)
-            size += one.size
-        self._waiting.extendleft(reversed(left))
         return group
 
     def _lead(self, group: list[_Waiting[T, R]]) -> None:

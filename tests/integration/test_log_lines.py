@@ -182,3 +182,22 @@ def test_a_terminal_gets_lines_for_people(database_urls: Any, capsys: pytest.Cap
     assert "a library's line" in said
     assert CUSTOMER not in said
     assert not said.startswith("{")
+
+
+def test_many_lines_at_once_are_masked_as_one_is(told):
+    said = {
+        "reason": "call +4917655544433 back",
+        "api_key": "a-secret-of-this-test",
+        "nested": {"number": "+4917655544433", "password": "x"},
+        "listed": ["jane@example.com", 5],
+        "org_id": "9b2c2f31-1c7b-4f5f-95ea-d9fa6de842d3",
+        "attempt": 2,
+    }
+    lines.get_logger("here").info("one.said", **said)
+    lines.tell_all("here", "many.said", [said, said])
+    (one,), many = told("one.said"), told("many.said")
+    assert len(many) == 2
+    for line in many:
+        assert {**line, "event": "", "timestamp": ""} == {**one, "event": "", "timestamp": ""}
+    assert "4917655544433" not in str(many)
+    assert "jane@" not in str(many)

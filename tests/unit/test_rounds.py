@@ -51,7 +51,9 @@ def work(monkeypatch) -> Iterator[Work]:
 
 def test_a_lone_one_waits_for_no_company(work):
     work.put("a")
-    eventually(lambda: work.begun == [["a"]], seconds=5)
+    eventually(lambda: work.begun, seconds=5)
+    assert work.begun == [["a"]]
+    assert not work.rounds.is_idle(), "until it is done"
 
 
 def test_what_comes_during_a_round_is_the_next_one_in_its_order(work):
