@@ -159,6 +159,32 @@ def test_a_turn_takes_the_next_lanes_of_a_backlog_and_does_not_sort_all_of_it(ha
     assert not any(re.search(r"Bitmap Heap Scan on lanes|Sort Key: l\w*\.due_at", plan) for plan in turns)
 
 
+@pytest.fixture
+def analysed_while_empty(postgres, platform, database_urls, people) -> None:
+    """What happens to the table of lanes: it was full, was emptied, and was analysed then; and the next burst comes."""
+    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO lanes SELECT %s, 'old' || i, now() FROM generate_series(1, %s) i", (str(people.salon.id), MANY)
+        )
+        cursor.execute("DELETE FROM lanes")
+        cursor.execute("ANALYZE lanes")
+    connection.close()
+
+
+def test_lanes_are_given_back_one_by_one_also_with_the_statistics_of_an_empty_table(
+    analysed_while_empty, backlog, people, platform
+):
+    with explained(platform) as plans:
+        Drain(platform, threads=4).run(seconds=0.2, keep_going=lambda: len(plans) < 8)
+    given_back = [plan for asked, plan in plans.items() if "head AS MATERIALIZED" in asked]
+    assert given_back
+    for plan in given_back:
+        assert "Index Scan using pk_lanes" in plan
+        assert not re.search(r"Index Scan using ix_lanes_turn|Seq Scan on lanes", plan)
+
+
 @pytest.mark.parametrize("together", [1, 20])
 def test_intake_reads_no_large_table_from_end_to_end(together, full, people, platform, postgres, database_urls):
     """Its statements are a function's, which the server explains itself; seven times, because it keeps a plan then."""
