@@ -90,13 +90,13 @@ class Database:
             raise ValueError("a transaction belongs to one organization or to the system")
         role = self.roles.system if system else self.roles.tenant
         statement_timeout_ms = self._in_haste(statement_timeout_ms)
-        with self._session(statement_timeout_ms) as session:
-            # One round trip; both settings end with the transaction, as a pooler between us needs it.
-            session.connection().exec_driver_sql(
-                f"SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {int(statement_timeout_ms)}; "
-                f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; "
-                f"SELECT set_config('voicedesk.org_id', '{org_id or ''}', true)"
-            )
+        # One round trip; the settings end with the transaction, as a pooler between us needs it.
+        settings = (
+            f"SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {int(statement_timeout_ms)}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; "
+            f"SELECT set_config('voicedesk.org_id', '{org_id or ''}', true)"
+        )
+        with self._session(statement_timeout_ms, settings) as session:
             yield session
 
     @contextmanager
@@ -106,12 +106,11 @@ class Database:
         With ``lock_timeout_ms`` no lock is waited for longer.
         """
         statement_timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
-        with self._session(statement_timeout_ms) as session:
-            session.connection().exec_driver_sql(
-                f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {statement_timeout_ms};"
-                f" SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
-                + (f"; SET LOCAL lock_timeout = {lock_timeout_ms}" if lock_timeout_ms is not None else "")
-            )
+        settings = (
+            f"SET LOCAL ROLE {self.roles.intake}; SET LOCAL statement_timeout = {statement_timeout_ms};"
+            f" SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
+        ) + (f"; SET LOCAL lock_timeout = {lock_timeout_ms}" if lock_timeout_ms is not None else "")
+        with self._session(statement_timeout_ms, settings) as session:
             yield session
 
     def intake_at_once(
@@ -134,8 +133,7 @@ class Database:
                     with self._pings.left_out(without_ping):
                         return at_once.ask(self.engine, message, values)
                 except DBAPIError as error:
-                    hangs = isinstance(error.orig, NoAnswer)
-                    if hangs or not (without_ping and error.connection_invalidated):
+                    if not (without_ping and _was_dead(error)):
                         raise
         raise AssertionError("the second time returns or raises")
 
@@ -155,13 +153,25 @@ class Database:
         return statement_timeout_ms if left == math.inf else min(statement_timeout_ms, int(left * 1000))
 
     @contextmanager
-    def _session(self, statement_timeout_ms: int) -> Iterator[Session]:
-        with (
-            self._guarded(statement_timeout_ms),
-            Session(self.engine, expire_on_commit=False, info=self._info) as session,
-            session.begin(),
-        ):
-            yield session
+    def _session(self, statement_timeout_ms: int, settings: str) -> Iterator[Session]:
+        with self._guarded(statement_timeout_ms):
+            session = self._begin(settings)
+            with session, session.get_transaction() or session.begin():
+                yield session
+
+    def _begin(self, settings: str) -> Session:
+        """A session in a transaction that has its settings. A dead connection fails here, where nothing is done yet."""
+        for without_ping in (True, False):
+            session = Session(self.engine, expire_on_commit=False, info=self._info)
+            try:
+                with self._pings.left_out(without_ping):
+                    session.connection().exec_driver_sql(settings)
+                return session
+            except BaseException as error:
+                session.close()
+                if not (without_ping and _was_dead(error)):
+                    raise
+        raise AssertionError("the second time returns or raises")
 
     @contextmanager
     def _guarded(self, statement_timeout_ms: int) -> Iterator[None]:
@@ -246,6 +256,11 @@ class Database:
     def dispose(self, *, close: bool = True) -> None:
         """Drop all pooled connections; in a forked child with close=False, because they are the parent's."""
         self.engine.dispose(close=close)
+
+
+def _was_dead(error: BaseException) -> bool:
+    """Whether the connection had been lost: another one may do. One that hangs is not asked a second time."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated and not isinstance(error.orig, NoAnswer)
 
 
 def is_unavailable(error: DBAPIError) -> bool:

@@ -1,6 +1,7 @@
 """A pooled connection is asked whether it is alive before it is used: a restarted server costs one ping, no failure.
 
-Owns when that is left out: by who can repeat what he does, for a connection that was in use a moment ago.
+Owns when that is left out: by who can repeat what he does, or has done nothing yet, for a connection that was in use a
+moment ago.
 (SQLAlchemy's own ``pool_pre_ping`` asks always.)
 """
 

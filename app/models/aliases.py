@@ -12,7 +12,7 @@ import secrets
 from typing import cast
 
 from cryptography.fernet import MultiFernet
-from sqlalchemy import LargeBinary, select, update
+from sqlalchemy import LargeBinary, Select, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -34,9 +34,17 @@ class HouseKey(Base):
 
 def alias_of(session: Session, address: str) -> str | None:
     """The address's alias; None while nobody was ever erased, and so nobody has one."""
-    sealed = session.scalar(select(HouseKey.sealed).where(HouseKey.name == ALIASES))
-    if sealed is None:
-        return None
+    sealed = session.scalar(sealed_key())
+    return alias_by(session, sealed, address) if sealed is not None else None
+
+
+def sealed_key() -> Select[bytes]:
+    """Asks for the key, as ``alias_by`` takes it; for a statement that asks for more."""
+    return select(HouseKey.sealed).where(HouseKey.name == ALIASES)
+
+
+def alias_by(session: Session, sealed: bytes, address: str) -> str:
+    """The address's alias, by the sealed key."""
     key = _opener(session).decrypt(sealed)
     return PREFIX + hmac.new(key, address.encode(), hashlib.sha256).hexdigest()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +28,7 @@ class NewDelivery:
     """One event to be stored. ``status`` other than ``received`` means that nobody is to handle it.
 
     ``parked``: it gets no lane, so that nobody claims it.
+    ``due_after``: so long from now, by the database's clock; only of work the house gives itself.
     ``received_at``: when it came in, if that was not now; no later than now by the database's clock.
     ``integration_id`` is None for work the house gives itself: then ``event_key`` is not deduplicated.
     """
@@ -42,6 +43,7 @@ class NewDelivery:
     occurred_at: datetime | None = None
     received_at: datetime | None = None
     due_at: datetime | None = None
+    due_after: timedelta | None = None
     raw: bytes | None = None
     answer: dict[str, Any] | None = None
     status: str = "received"
@@ -54,9 +56,9 @@ class NewDelivery:
 
 _LANES = """
 INSERT INTO lanes (org_id, lane_key, due_at)
-SELECT DISTINCT ON (org_id, lane_key) org_id, lane_key, coalesce(due_at, now())
-FROM jsonb_to_recordset(CAST(:lanes AS jsonb)) AS l(org_id uuid, lane_key text, due_at timestamptz)
-ORDER BY org_id, lane_key, due_at NULLS FIRST
+SELECT DISTINCT ON (org_id, lane_key) org_id, lane_key, coalesce(due_at, now() + make_interval(secs => due_after))
+FROM jsonb_to_recordset(CAST(:lanes AS jsonb)) AS l(org_id uuid, lane_key text, due_at timestamptz, due_after float8)
+ORDER BY org_id, lane_key, coalesce(due_at, now() + make_interval(secs => due_after))
 ON CONFLICT (org_id, lane_key) DO UPDATE SET due_at = now() WHERE lanes.due_at IS NULL
 """  # the WHERE is never true; it is there because a false one still locks the row
 
@@ -66,8 +68,8 @@ _OWN_WORK = """
 WITH input AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(CAST(:events AS jsonb)) AS e(
         ord int, org_id uuid, integration_id uuid, provider text, type text, event_key text, lane_key text,
-        occurred_at timestamptz, received_at timestamptz, due_at timestamptz, status text, error_code text, note text,
-        payload jsonb)
+        occurred_at timestamptz, received_at timestamptz, due_at timestamptz, due_after float8, status text,
+        error_code text, note text, payload jsonb)
 ), booked AS (
     INSERT INTO ledger_entries (org_id, provider, accepted, processed, dead, skipped)
     SELECT i.org_id, i.provider, count(*), count(*) FILTER (WHERE i.status = 'processed'),
@@ -77,8 +79,8 @@ WITH input AS MATERIALIZED (
     INSERT INTO webhook_delivery_log (org_id, integration_id, provider, type, event_key, lane_key, status, occurred_at,
         next_attempt_at, finished_at, error_code, note, received_at)
     SELECT i.org_id, i.integration_id, i.provider, i.type, i.event_key, i.lane_key, i.status, i.occurred_at,
-        coalesce(i.due_at, now()), CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note,
-        least(i.received_at, now())
+        coalesce(i.due_at, now() + make_interval(secs => i.due_after)),
+        CASE WHEN i.status <> 'received' THEN now() END, i.error_code, i.note, least(i.received_at, now())
     FROM input i ORDER BY i.ord RETURNING id, org_id, event_key
 ), stored AS (
     INSERT INTO webhook_payloads (delivery_id, org_id, body) SELECT l.id, l.org_id, i.payload
@@ -124,7 +126,12 @@ def _store(session: Session, statement: TextClause, events: Sequence[NewDelivery
 
 def _values(events: Sequence[NewDelivery]) -> dict[str, str]:
     lanes = [
-        {"org_id": str(event.org_id), "lane_key": event.lane_key, "due_at": _iso(event.due_at)}
+        {
+            "org_id": str(event.org_id),
+            "lane_key": event.lane_key,
+            "due_at": _iso(event.due_at),
+            "due_after": _seconds(event.due_after),
+        }
         for event in events
         if event.status == "received" and not event.parked
     ]
@@ -145,6 +152,7 @@ def _as_json(events: Sequence[NewDelivery]) -> str:
                 "occurred_at": _iso(event.occurred_at),
                 "received_at": _iso(event.received_at),
                 "due_at": _iso(event.due_at),
+                "due_after": _seconds(event.due_after),
                 "status": event.status,
                 "error_code": event.error_code,
                 "note": event.note,
@@ -161,3 +169,7 @@ def _as_json(events: Sequence[NewDelivery]) -> str:
 
 def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment is not None else None
+
+
+def _seconds(after: timedelta | None) -> float:
+    return after.total_seconds() if after is not None else 0.0

@@ -114,31 +114,35 @@ ALONG_THE_INDEX = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan =
 # The lanes of a turn, locked, as ``picked``; where the walk was cut short, the organization it came to, with a NULL.
 _PICKED = """
 turn AS ({turn}), picked AS MATERIALIZED (
-    SELECT p.org_id, p.lane_key FROM turn t CROSS JOIN LATERAL (
+    SELECT p.org_id, p.lane_key, p.place FROM turn t CROSS JOIN LATERAL (
         SELECT * FROM (
-            SELECT l.org_id, l.lane_key FROM lanes l
+            SELECT l.org_id, l.lane_key, l.ctid AS place FROM lanes l
             WHERE l.org_id = t.org_id AND l.due_at <= now() AND t.org_id <> ALL (CAST(:full AS uuid[]))
             ORDER BY l.due_at LIMIT :per_org FOR UPDATE SKIP LOCKED
         ) due
         UNION ALL
-        SELECT t.org_id, NULL WHERE t.step = :most_steps
+        SELECT t.org_id, NULL, NULL WHERE t.step = :most_steps
     ) p
     WHERE t.org_id IS NOT NULL LIMIT :most
 )
 """
 PICKED_IN_TURN = _PICKED.format(turn=_WALK)
-PICKED_HELD = """
-picked AS MATERIALIZED (
-    SELECT l.org_id, l.lane_key FROM lanes l
-    JOIN unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[])) AS h(org_id, lane_key, token)
-      ON l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token
-    ORDER BY l.org_id, l.lane_key FOR UPDATE OF l
-)
+# Those of the lanes that are still ours, locked one after the other in the order in which everybody locks lanes.
+_LOCKED = """
+SELECT l.org_id, l.lane_key, l.token FROM (
+    SELECT * FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]))
+        AS g(org_id, lane_key, token) ORDER BY org_id, lane_key
+) h CROSS JOIN LATERAL (
+    SELECT * FROM lanes l WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token FOR UPDATE
+) l
 """
+PICKED_HELD = f"picked AS MATERIALIZED ({_LOCKED})"
+# By places, as RELEASE below says why. One that was changed between this statement's snapshot and its lock is left out;
+# it is due, and the next claim finds it.
 _CLAIM = f"""
 WITH RECURSIVE {{picked}}, claimed AS (
     UPDATE lanes l SET due_at = now() + make_interval(secs => :lease), token = nextval('lane_tokens')
-    FROM picked p WHERE l.org_id = p.org_id AND l.lane_key = p.lane_key
+    WHERE l.ctid = ANY (ARRAY(SELECT place FROM picked))
     RETURNING l.org_id, l.lane_key, l.token
 )
 SELECT c.org_id, c.lane_key, c.token, d.* FROM claimed c {_FIRST_DELIVERIES}
@@ -156,11 +160,9 @@ _HELD = text(
     """
 )
 
-_LOCK_HELD = text(
-    "SELECT l.token FROM lanes l JOIN unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]))"
-    " AS h(org_id, lane_key, token) ON l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token"
-    " ORDER BY l.org_id, l.lane_key FOR UPDATE OF l"
-)
+_IS_HELD = text("SELECT 1 FROM lanes WHERE org_id = :org AND lane_key = :key AND token = :token AND due_at > now()")
+
+_LOCK_HELD = text(_LOCKED)
 
 # By places in the table, each looked up for itself: this table is empty at one moment and has thousands of rows at the
 # next, and a join planned by the statistics of the first compares all with all at the second (5 s for 25,000 lanes).
@@ -272,11 +274,7 @@ def give_back_lanes(session: Session, held: list[tuple[UUID, str, int]]) -> int:
 
 def is_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:
     """Whether the lane is still ours and its lease has not ended."""
-    found = session.execute(
-        text("SELECT 1 FROM lanes WHERE org_id = :org AND lane_key = :key AND token = :token AND due_at > now()"),
-        {"org": org_id, "key": lane_key, "token": token},
-    ).first()
-    return found is not None
+    return session.execute(_IS_HELD, {"org": org_id, "key": lane_key, "token": token}).first() is not None
 
 
 def lock_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool:
@@ -287,7 +285,7 @@ def lock_held(session: Session, org_id: UUID, lane_key: str, token: int) -> bool
 
 def lock_all_held(session: Session, held: list[tuple[UUID, str, int]]) -> set[int]:
     """Lock those of the lanes that are still ours, in the order in which everybody locks lanes; their tokens."""
-    return {row[0] for row in session.execute(_LOCK_HELD, _as_arrays(held))}
+    return {row.token for row in session.execute(_LOCK_HELD, _as_arrays(held))}
 
 
 def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:

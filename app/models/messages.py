@@ -11,11 +11,21 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, SmallInteger, UniqueConstraint, func, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    Select,
+    SmallInteger,
+    UniqueConstraint,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.models.aliases import alias_of
+from app.models.aliases import alias_by, sealed_key
 from app.models.base import Base, CreatedAt, Id, OrgId
 
 
@@ -126,15 +136,15 @@ class OptOut(Base):
 
 def has_opted_out(session: Session, org_id: UUID, address: str) -> bool:
     """Whether the address has said STOP to this organization and not START since, also before it was erased."""
-    said = _opted_out(session, org_id, address)
-    if said is None:
-        alias = alias_of(session, address)
-        said = _opted_out(session, org_id, alias) if alias else False
+    asked = select(_said(org_id, address).scalar_subquery(), sealed_key().scalar_subquery())  # in one round trip
+    said, sealed = session.execute(asked).one()
+    if said is None and sealed is not None:
+        said = session.scalar(_said(org_id, alias_by(session, sealed, address)))
     return bool(said)
 
 
-def _opted_out(session: Session, org_id: UUID, address: str) -> bool | None:
-    return session.scalar(select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address))
+def _said(org_id: UUID, address: str) -> Select[bool]:
+    return select(OptOut.opted_out).where(OptOut.org_id == org_id, OptOut.address == address)
 
 
 def record_opt_out(session: Session, org_id: UUID, address: str, *, source: str) -> None:
@@ -166,6 +176,11 @@ def record_consent(session: Session, org_id: UUID, address: str, *, opted_out: b
 def insert_message(session: Session, **values: Any) -> UUID | None:
     """Add a text; None when its idempotency key or provider SID is there already (then nothing is done)."""
     return session.scalar(insert(Message).values(**values).on_conflict_do_nothing().returning(Message.id))
+
+
+def read_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:
+    """The text as it is now; it may change at once."""
+    return session.scalar(select(Message).where(Message.org_id == org_id, Message.id == message_id))
 
 
 def lock_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:

@@ -33,7 +33,8 @@ OVERTIME_SECONDS = 60.0  # goes on claiming that long while slow handlers run, o
 RENEWALS_PER_LEASE = 3
 ALLOWANCE_SECONDS = RECORD_SECONDS + 5.0  # beyond a handler's bound, for recording what it came to
 LOOK_AGAIN_SECONDS = 0.05
-# While most threads are busy the next claim waits a moment: quick handlers end one right after the other, and share it.
+# While most threads are busy the next claim waits a moment, if the last was a moment ago: quick handlers end one right
+# after the other, and share it.
 BREATH_SECONDS, MOST_BREATH_SECONDS = 0.002, 0.01
 SHARE_OF_ONE = 0.75  # of the threads, for one organization, so that another's next event finds one free
 
@@ -52,6 +53,7 @@ class Drain:
         self._unattended = Unattended(platform)
         self.clock = Clock(platform)
         self._nothing_this_round = False
+        self._claimed_at = 0.0
         self._one_at_a_time = threading.Lock()
         self._keeper: _LeaseKeeper | None = None
         self._ending = threading.Event()
@@ -142,7 +144,8 @@ class Drain:
 
     def _take_breath(self, running: dict[Future[None], ClaimedLane]) -> None:
         """Let those that end together share the next claim; as long as any end, and most still run."""
-        until = time.monotonic() + MOST_BREATH_SECONDS
+        now = time.monotonic()
+        until = now + MOST_BREATH_SECONDS if now - self._claimed_at < MOST_BREATH_SECONDS else now
         before, busy = self._threads + 1, self._threads
         while busy < before and 2 * busy > self._threads and time.monotonic() < until:
             time.sleep(BREATH_SECONDS)
@@ -167,6 +170,7 @@ class Drain:
                 lease_seconds=self._platform.settings.lease_seconds,
                 full=full,
             )
+        self._claimed_at = time.monotonic()
         self._after = claim.next_org or FIRST_ORG
         self._nothing_this_round = not claim.lanes and (began_round or self._nothing_this_round)
         if last and self._nothing_this_round and claim.next_org is None:

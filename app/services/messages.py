@@ -180,11 +180,17 @@ def record_inbound(session: Session, work: Work) -> Message | None:
 
 
 def _take(platform: Platform, org_id: UUID, message_id: UUID) -> Message | None:
-    """The text as it stands, detached; None when there is nothing left to send."""
+    """The text as it stands, detached; None when there is nothing left to send.
+
+    One that is still to be sent is not locked: whoever sends it looks again (``_mark_sending``).
+    """
     with platform.database.transaction(org_id) as session:
-        message = rows.lock_message(session, org_id, message_id)
+        message = rows.read_message(session, org_id, message_id)
         if message is None:
             raise NotFound("no such text")
+        if message.status == MessageStatus.PLANNED:
+            return message
+        session.refresh(message, with_for_update=True)
         if message.status not in (MessageStatus.PLANNED, MessageStatus.SENDING, MessageStatus.UNKNOWN):
             return None
         if message.status != MessageStatus.PLANNED and message.provider_sid:

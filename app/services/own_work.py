@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.models.deliveries import INTERNAL_PROVIDER
@@ -47,8 +46,6 @@ def plan(
     ``after``: so much later, by the database's clock, as all dates are; ours may be wrong. ``key`` is what it can
     be found by; two with the same are two all the same.
     """
-    if after is not None:
-        due_at = session.execute(select(func.now())).scalar_one() + after
     return insert_own_work(
         session,
         [
@@ -60,6 +57,7 @@ def plan(
                 lane_key=lane_key,
                 payload=payload,
                 due_at=due_at,
+                due_after=after,
             )
         ],
     )[0]

@@ -14,6 +14,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 
 from app.database import at_once
+from app.database.pings import FRESH_SECONDS
 from app.errors import DatabaseUnavailable
 from app.integrations.events import InboundEvent
 from app.services import intake, together
@@ -237,12 +238,24 @@ def test_an_event_that_meets_a_connection_that_was_just_cut_is_stored_on_another
     assert platform.spool.folder.is_empty()
 
 
-def test_whoever_cannot_repeat_what_he_does_asks_a_connection_whether_it_lives_each_time(
-    platform, endpoint, postgres, database_urls
+@pytest.mark.parametrize("idle_seconds", [0.0, FRESH_SECONDS])
+def test_a_transaction_that_meets_connections_that_were_cut_has_another(
+    idle_seconds, platform, postgres, database_urls
 ):
-    rows(platform, "SELECT 1")
+    with platform.database.transaction(system=True), platform.database.transaction(system=True):
+        """Two are in the pool."""
     cut_connections(postgres, database_urls)
+    time.sleep(idle_seconds)
     assert rows(platform, "SELECT 1") == [(1,)]
+
+
+def test_a_transaction_whose_connection_is_cut_in_its_middle_is_not_begun_again(platform, postgres, database_urls):
+    begun = 0
+    with pytest.raises(DatabaseUnavailable), platform.database.transaction(system=True) as session:
+        begun += 1
+        cut_connections(postgres, database_urls)
+        session.execute(text("SELECT 1"))
+    assert begun == 1
 
 
 def test_an_event_costs_the_server_one_message(platform, endpoint, monkeypatch):
