@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from app.database import at_once
 from app.database.pings import FRESH_SECONDS
@@ -250,12 +251,16 @@ def test_a_transaction_that_meets_connections_that_were_cut_has_another(
 
 
 def test_a_transaction_whose_connection_is_cut_in_its_middle_is_not_begun_again(platform, postgres, database_urls):
-    begun = 0
-    with pytest.raises(DatabaseUnavailable), platform.database.transaction(system=True) as session:
-        begun += 1
-        cut_connections(postgres, database_urls)
-        session.execute(text("SELECT 1"))
-    assert begun == 1
+    def be_cut_off() -> None:
+        with platform.database.transaction(system=True) as session:
+            begun.append(session)
+            cut_connections(postgres, database_urls)
+            session.execute(text("SELECT 1"))
+
+    begun: list[Session] = []
+    with pytest.raises(DatabaseUnavailable):
+        be_cut_off()
+    assert len(begun) == 1
 
 
 def test_an_event_costs_the_server_one_message(platform, endpoint, monkeypatch):
