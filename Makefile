@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos soak guides bench bench-quick bench-large lint format clean
+.PHONY: help install demo test chaos soak guides bench bench-quick bench-large bench-scaling lint format clean
 
 help: ## list these commands
 	@echo "Voicedesk. Needs Python 3.11 or newer, and nothing else."
@@ -42,6 +42,9 @@ bench-quick: $(INSTALLED) ## few short rounds, publishes nothing; fails when a p
 
 bench-large: $(INSTALLED) ## accepts, pages and deliveries in an inbox of ten million rows (some 20 GB, half an hour)
 	@$(BIN)/python -m benchmarks.large $(BENCH)
+
+bench-scaling: $(INSTALLED) ## accepts and deliveries with more processes, and with ten thousand organizations (a quarter of an hour)
+	@$(BIN)/python -m benchmarks.scaling $(BENCH)
 
 lint: $(INSTALLED) ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ BELL_KEY = "voicedesk:bell"
 BREATH_SECONDS = 0.005  # from one ring to the next: all that comes in it is one; a lone one is rung at once
 BELL_SECONDS = 5  # a bell whose worker died before answering it is silent for no longer
 JOB_TIMEOUT_SECONDS = 360  # a drain ends well before, also one whose handler is past its bound
-RESULT_SECONDS = 60
+FAILURE_SECONDS = 60
 SCHEDULE_IDS = ("voicedesk-sweep", "voicedesk-cleanup", "voicedesk-reconcile")
 SCHEDULE_PREFIX = "voicedesk-"
 SCHEDULED_KEY = "rq:scheduler:scheduled_jobs"  # rq-scheduler's own
@@ -148,8 +148,8 @@ def _enqueue_drain(redis: Redis) -> None:
         queue.enqueue(
             DRAIN_JOB,
             job_timeout=JOB_TIMEOUT_SECONDS,
-            result_ttl=RESULT_SECONDS,
-            failure_ttl=RESULT_SECONDS,
+            result_ttl=0,  # it says nothing, and would be kept for each ring
+            failure_ttl=FAILURE_SECONDS,
             description="drain",
         )
     except RedisError:

@@ -71,7 +71,7 @@ def main() -> int:
         finally:
             product.close()
     worse = fallen(figures, report.published_ratios()) if given.quick else []
-    report.write(figures, rounds=rounds, published=not given.quick and not given.only)
+    report.write(figures, rounds=rounds, page=None if given.quick or given.only else report.USUAL)
     print(report.as_table(figures))
     for line in worse:
         print(f"fallen by more than a third: {line}")

@@ -11,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -66,10 +67,16 @@ def event(kind: str, number: int, *, now: float) -> bytes:
 
 def write_requests(path: Path, *, target: str, secret: str, count: int, kind: str = REPORT) -> None:
     """``count`` unique requests for ``target``, signed as Vapi signs by HMAC; good for five minutes."""
+    write_requests_for(path, [(target, secret)], count=count, kind=kind)
+
+
+def write_requests_for(path: Path, doors: Sequence[tuple[str, str]], *, count: int, kind: str = REPORT) -> None:
+    """The same for each of ``doors`` (target and secret) in turn."""
     now = time.time()
     at = str(int(now))
     with path.open("wb") as file:
         for number in range(count):
+            target, secret = doors[number % len(doors)]
             body = event(kind, number, now=now)
             signature = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
             head = (

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,19 +79,30 @@ class Product:
 
     def open_business(self, name: str) -> Business:
         """An organization with an integration whose messages are signed by HMAC."""
-        secret, token = secrets.token_hex(16), secrets.token_urlsafe(18)
-        sealed = self.platform.vault.seal(parse_credentials("vapi", {"webhook_secret": secret, "hmac_encoding": "hex"}))
+        return self.open_businesses([name])[0]
+
+    def open_businesses(self, names: Sequence[str]) -> list[Business]:
+        """Many of them, in one transaction."""
+        opened = [
+            Business(uuid4(), f"/webhooks/vapi/{secrets.token_urlsafe(18)}", secrets.token_hex(16)) for _ in names
+        ]
         with self.platform.database.transaction(system=True) as session:
-            org = Organization(name=name, timezone="Europe/Berlin", opening_hours=ALWAYS_OPEN, slot_minutes=30)
-            session.add(org)
+            session.add_all(
+                Organization(id=one.id, name=name, timezone="Europe/Berlin", opening_hours=ALWAYS_OPEN, slot_minutes=30)
+                for one, name in zip(opened, names, strict=True)
+            )
             session.flush()
-            session.add(Integration(org_id=org.id, provider="vapi", token=token, credentials=sealed))
-            return Business(org.id, f"/webhooks/vapi/{token}", secret)
+            for one in opened:
+                keys = {"webhook_secret": one.secret, "hmac_encoding": "hex"}
+                sealed = self.platform.vault.seal(parse_credentials("vapi", keys))
+                token = one.target.rpartition("/")[2]
+                session.add(Integration(org_id=one.id, provider="vapi", token=token, credentials=sealed))
+        return opened
 
     @contextmanager
-    def web(self) -> Iterator[psutil.Process]:
-        """gunicorn as it is documented, until the block ends."""
-        with self._running("web", [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"]) as process:
+    def web(self, **more: str) -> Iterator[psutil.Process]:
+        """gunicorn as it is documented, until the block ends; ``more`` goes into its environment."""
+        with self._running("web", [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"], **more) as process:
             await_answer(f"{self.base_url}/health")
             yield process
 
@@ -102,17 +113,18 @@ class Product:
         with self._running("worker", [str(BIN / "rq"), *words], **more) as process:
             yield process
 
-    def fill(self, count: int, *, kind: str, org_id: UUID | None = None, lane: str | None = None) -> None:
-        """``count`` events that wait, each in a lane of its own or all in one."""
+    def fill(self, count: int, *, kind: str, of: Sequence[UUID] = ()) -> None:
+        """``count`` events that wait, each in a lane of its own; ``of`` these organizations."""
+        whose = of or [self.business.id]
         for first in range(0, count, FILL_AT_ONCE):
             events = [
                 NewDelivery(
-                    org_id=org_id or self.business.id,
+                    org_id=whose[number % len(whose)],
                     integration_id=uuid4(),
                     provider="vapi",
                     type=kind,
                     event_key=f"fill-{number}",
-                    lane_key=lane or f"fill:{uuid4()}",
+                    lane_key=f"fill:{uuid4()}",
                     payload={
                         "type": kind,
                         "status": "in-progress",

@@ -1,4 +1,4 @@
-"""What a run came to, for programs and for people: results.json, a table in the terminal, docs/performance.md.
+"""What a run came to, for programs and for people: a file of figures, a table in the terminal and one in the docs.
 
 Owns the writing. A figure that was not run is told as NOT RUN; nothing of an earlier run is kept.
 """
@@ -8,22 +8,39 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import plots
 from benchmarks.figures import Figure, Spread
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.json"
+DOCS = HERE.parent / "docs"
 UNPUBLISHED = HERE.parent / ".bench" / "results.json"
-PAGE = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where a run is published: its figures, the page that has a place for its table, between two marks, and how its
+    picture is drawn, if it has one."""
+
+    results: Path
+    text: Path
+    mark: str
+    picture: Path | None = None
+    draw: Callable[[Sequence[Figure], Path], None] = plots.draw_margins
+
+
+USUAL = Page(HERE / "results.json", DOCS / "performance.md", "measured", DOCS / "performance.svg")
+LARGE = Page(HERE / "results-large.json", DOCS / "performance.md", "large")
+SCALING = Page(HERE / "results-scaling.json", DOCS / "scaling.md", "measured", DOCS / "scaling.svg", plots.draw_growth)
 HEADINGS = ("what", "Voicedesk", "beside", "reference", "ratio (spread)", "asked", "")
 
 
-def write(figures: Sequence[Figure], *, rounds: int, published: bool) -> None:
-    """``results.json`` and the table in docs/performance.md; of a run that is not ``published`` only the figures."""
+def write(figures: Sequence[Figure], *, rounds: int, page: Page | None) -> None:
+    """The figures, and the table in its page; without a ``page`` only the figures, where nobody publishes them."""
     document = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
@@ -31,22 +48,24 @@ def write(figures: Sequence[Figure], *, rounds: int, published: bool) -> None:
         "ratios": {figure.name: round(figure.ratio.median, 3) for figure in figures if figure.ratio},
         "figures": [figure.plain() for figure in figures],
     }
-    place = RESULTS if published else UNPUBLISHED
+    place = page.results if page else UNPUBLISHED
     place.parent.mkdir(exist_ok=True)
     place.write_text(json.dumps(document, indent=1) + "\n")
-    if published:
-        text = PAGE.read_text()
-        head, _, rest = text.partition(BEGIN)
-        tail = rest.partition(END)[2]
+    if page is not None:
+        begin, end = f"<!-- {page.mark}: begin -->", f"<!-- {page.mark}: end -->"
+        head, _, rest = page.text.read_text().partition(begin)
+        tail = rest.partition(end)[2]
         told = f"{document['at']}, {document['machine']}, median of {rounds} rounds.\n\n{as_markdown(figures)}"
-        PAGE.write_text(f"{head}{BEGIN}\n{told}\n{END}{tail}")
+        page.text.write_text(f"{head}{begin}\n{told}\n{end}{tail}")
+        if page.picture is not None:
+            page.draw(figures, page.picture)
 
 
 def published_ratios() -> dict[str, float]:
     """The ratios of the last run that was published, by name; none where there is none."""
-    if not RESULTS.exists():
+    if not USUAL.results.exists():
         return {}
-    ratios: dict[str, float] = json.loads(RESULTS.read_text())["ratios"]
+    ratios: dict[str, float] = json.loads(USUAL.results.read_text())["ratios"]
     return ratios
 
 

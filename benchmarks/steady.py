@@ -14,16 +14,16 @@ from app.services.credentials import parse_credentials
 from app.services.messages import plan_text
 from benchmarks import load, pace
 from benchmarks.figures import Figure, Spread, below, beside, ratios
-from benchmarks.ground import PRODUCT
+from benchmarks.ground import PRODUCT, Ground
 from benchmarks.house import House
-from benchmarks.product import ALWAYS_OPEN
+from benchmarks.product import ALWAYS_OPEN, Product
 from sandbox.standins import RemoteWorld, StandIns
 
 RATE, SENDERS = 200, 8
 CONVOY_MS = 127.0  # its published p95 from event to delivery, on its own machine
 QUESTION = "assistant-request"
 WAITING_SECONDS, THREADS = 0.3, 16
-BUSINESSES, TEXTS = 100, 6
+BUSINESSES, TEXTS = 100, 600
 _DONE = (
     "SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - received_at)) * 1000"
     " FROM webhook_delivery_log WHERE provider = 'vapi' AND event_key NOT LIKE 'fill-%'"
@@ -78,12 +78,12 @@ def waiting(house: House) -> list[Figure]:
 
         def once() -> float:
             house.ground.empty()
-            _plan_texts(house, world)
+            count = plan_texts(house.product, world, texts=TEXTS)
             with house.product.worker(TWILIO_API_BASE_URL=world.twilio_url):
                 until = time.monotonic() + 90
-                while _sent(house) < 0.95 * BUSINESSES * TEXTS and time.monotonic() < until:
+                while texts_sent(house.ground) < 0.95 * count and time.monotonic() < until:
                     time.sleep(0.2)
-            return house.ground.ask(PRODUCT, _RATE)
+            return texts_per_second(house.ground)
 
         values = beside({"ours": once}, rounds=house.rounds, say=house.say)
     return [
@@ -108,9 +108,11 @@ def _await_finished(house: House, count: int) -> None:
         time.sleep(0.1)
 
 
-def _plan_texts(house: House, world: RemoteWorld) -> None:
-    """A few texts of each of many senders that may send as fast as a short code: no rate of theirs is the limit."""
-    platform = house.product.platform
+def plan_texts(product: Product, world: RemoteWorld, *, texts: int) -> int:
+    """At least so many, of many senders that may send as fast as a short code (no rate of theirs is the limit); how
+    many there are."""
+    platform = product.platform
+    each = -(-texts // BUSINESSES)
     with platform.database.transaction(system=True) as session:
         session.execute(text("DELETE FROM organizations WHERE name LIKE 'Sender %'"))
     for number in range(BUSINESSES):
@@ -133,14 +135,21 @@ def _plan_texts(house: House, world: RemoteWorld) -> None:
             )
             org_id = org.id
         with platform.database.transaction(org_id) as session:
-            for count in range(TEXTS):
+            for count in range(each):
                 to = f"+49151{number:04d}{count:04d}"
                 plan_text(
                     session, org_id, to=to, body="hello", channel="sms", idempotency_key=f"k{count}", purpose="test"
                 )
+    return each * BUSINESSES
 
 
-def _sent(house: House) -> float:
-    return house.ground.ask(
+def texts_per_second(ground: Ground) -> float:
+    """How many were sent a second, without the first tenth and the last."""
+    return ground.ask(PRODUCT, _RATE)
+
+
+def texts_sent(ground: Ground) -> float:
+    """How many have been sent."""
+    return ground.ask(
         PRODUCT, "SELECT count(*) FROM webhook_delivery_log WHERE type = 'message.send' AND finished_at IS NOT NULL"
     )

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.database import at_once, patience
+from app.database.at_once import AtOnce
 from app.database.patience import NoAnswer
 from app.database.pings import Pings
 from app.database.roles import RoleNames, find_role_faults
@@ -86,15 +87,11 @@ class Database:
         Exactly one of the two must be given. Raises DatabaseUnavailable when the server is away,
         and ConfigurationError when the login role could bypass row-level security.
         """
-        if (org_id is None) is not system:
-            raise ValueError("a transaction belongs to one organization or to the system")
-        role = self.roles.system if system else self.roles.tenant
         statement_timeout_ms = self._in_haste(statement_timeout_ms)
         # One round trip; the settings end with the transaction, as a pooler between us needs it.
         settings = (
-            f"SET LOCAL ROLE {role}; SET LOCAL statement_timeout = {int(statement_timeout_ms)}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}; "
-            f"SELECT set_config('voicedesk.org_id', '{org_id or ''}', true)"
+            f"{self._as_whom(org_id, system=system)}; SET LOCAL statement_timeout = {int(statement_timeout_ms)};"
+            f" SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS}"
         )
         with self._session(statement_timeout_ms, settings) as session:
             yield session
@@ -125,8 +122,18 @@ class Database:
         settings = f"SET LOCAL ROLE {self.roles.intake}"
         if lock_timeout_ms is not None:
             settings += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
+        return self._at_once(INTAKE_TIMEOUT_MS, settings, statements, values)
+
+    def at_once(self, org_id: UUID | None = None, *, system: bool = False) -> AtOnce:
+        """Runs statements as the tenant ``org_id`` or as ``system``, each as ``intake_at_once`` does: in a transaction
+        of its own, which is one message. Exactly one of the two must be given.
+        """
+        settings = self._as_whom(org_id, system=system)
+        return AtOnce(lambda message, values: self._at_once(STATEMENT_TIMEOUT_MS, settings, message, values))
+
+    def _at_once(self, most_ms: int, settings: str, statements: str, values: Mapping[str, Any]) -> Sequence[Any]:
         for without_ping in (True, False):
-            timeout_ms = self._in_haste(INTAKE_TIMEOUT_MS)
+            timeout_ms = self._in_haste(most_ms)
             message = f"{settings}; SET LOCAL statement_timeout = {timeout_ms}; {statements}"
             with self._guarded(timeout_ms):
                 try:
@@ -136,6 +143,13 @@ class Database:
                     if not (without_ping and _was_dead(error)):
                         raise
         raise AssertionError("the second time returns or raises")
+
+    def _as_whom(self, org_id: UUID | None, *, system: bool) -> str:
+        """The settings that make it so, until the transaction ends."""
+        if (org_id is None) is not system:
+            raise ValueError("a transaction belongs to one organization or to the system")
+        role = self.roles.system if system else self.roles.tenant
+        return f"SET LOCAL ROLE {role}; SELECT set_config('voicedesk.org_id', '{org_id or ''}', true)"
 
     def hurry(self, seconds: float | None) -> None:
         """From now on all that this thread asks may take so long together; None: as long as each may take."""

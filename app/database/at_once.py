@@ -6,11 +6,14 @@ SQLAlchemy would have told them. Who asks, as whom and for how long is ``Databas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol, cast
 
 import psycopg2
-from sqlalchemy import Engine
+from psycopg2.extras import NamedTupleCursor
+from sqlalchemy import Engine, TextClause
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import DBAPIError
 
 
@@ -26,7 +29,7 @@ def ask(engine: Engine, message: str, values: Mapping[str, Any]) -> Sequence[Any
     connection = cast(Any, held.dbapi_connection)
     try:
         connection.autocommit = True
-        with connection.cursor() as cursor:
+        with connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
             cursor.execute(message, values)
             rows: Sequence[Any] = cursor.fetchall()
         connection.autocommit = False
@@ -43,6 +46,50 @@ def ask(engine: Engine, message: str, values: Mapping[str, Any]) -> Sequence[Any
     finally:
         held.close()
     return rows
+
+
+@cache
+def message_of(statement: TextClause) -> str:
+    """The statement in psycopg2's form; it must be one that is built once, because the form is kept."""
+    return str(statement.compile(dialect=PGDialect_psycopg2()))  # type: ignore[no-untyped-call]
+
+
+class Rows(Protocol):
+    """What a statement has returned."""
+
+    def all(self) -> Sequence[Any]:
+        """Rows, whose columns have names."""
+
+
+class Asks(Protocol):
+    """Who runs a statement: a session in its transaction, or ``AtOnce`` in one of its own."""
+
+    def execute(self, statement: TextClause, values: Mapping[str, Any]) -> Rows:
+        """Run it."""
+
+
+class AtOnce:
+    """Runs each statement as a transaction of its own, which is one message to the server and nothing else.
+
+    A statement must be safe to repeat (see ``Database.at_once``).
+    """
+
+    def __init__(self, run: Callable[[str, Mapping[str, Any]], Sequence[Any]]) -> None:
+        self._run = run
+
+    def execute(self, statement: TextClause, values: Mapping[str, Any]) -> Rows:
+        """Run it, and commit; raises what ``Database.transaction`` does."""
+        return _Fetched(self._run(message_of(statement), values))
+
+
+class _Fetched:
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def all(self) -> Sequence[Any]:
+        return self._rows
 
 
 def _is_lost(engine: Engine, error: psycopg2.Error) -> bool:

@@ -45,7 +45,11 @@ def sealed_key() -> Select[bytes]:
 
 def alias_by(session: Session, sealed: bytes, address: str) -> str:
     """The address's alias, by the sealed key."""
-    key = _opener(session).decrypt(sealed)
+    return alias_from(_opener(session).decrypt(sealed), address)
+
+
+def alias_from(key: bytes, address: str) -> str:
+    """The address's alias, by the key itself."""
     return PREFIX + hmac.new(key, address.encode(), hashlib.sha256).hexdigest()
 
 

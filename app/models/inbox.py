@@ -17,10 +17,10 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import TextClause, text
-from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.orm import Session
 
 from app.database import Database
+from app.database.at_once import message_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ SELECT id FROM logged
 # Built once: SQLAlchemy reads a text for its parameters each time it is made.
 _STORE_WEBHOOKS = text("SELECT * FROM accept_webhooks(CAST(:lanes AS jsonb), CAST(:events AS jsonb))")
 _STORE_OWN_WORK = text(f"{_LANES};{_OWN_WORK}")
-_WEBHOOKS_MESSAGE = str(_STORE_WEBHOOKS.compile(dialect=PGDialect_psycopg2()))  # type: ignore[no-untyped-call]
+_WEBHOOKS_MESSAGE = message_of(_STORE_WEBHOOKS)
 
 
 def insert_webhooks(session: Session, events: Sequence[NewDelivery]) -> dict[tuple[UUID, str], int]:

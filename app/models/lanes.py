@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, Row, Sequence, text
+from sqlalchemy import BigInteger, Index, Sequence, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from app.database.at_once import Asks
 from app.models.base import Base, OrgId
 from app.models.deliveries import UNFINISHED
 
@@ -186,7 +187,7 @@ _RELEASE = text(RELEASE)
 
 
 def claim_lanes(
-    session: Session,
+    session: Asks,
     *,
     after: UUID,
     most: int,
@@ -198,7 +199,7 @@ def claim_lanes(
     """Take up to ``most`` due lanes, at most ``per_org`` of each organization, those after ``after`` first.
 
     ``full`` are organizations that are not to get a turn. With ``only`` these get one, in that order, and
-    nobody else. Nobody else is waited for.
+    nobody else. Nobody else is waited for. Repeated, it claims more: what nobody was told of comes back with its lease.
     """
     rows = session.execute(
         _CLAIM_IN_TURN if only is None else _CLAIM_LISTED,
@@ -240,7 +241,7 @@ def read_held(session: Session, org_id: UUID, lane_key: str, token: int) -> Clai
     return ClaimedLane(org_id, lane_key, token, tuple(_queued(row) for row in rows if row.id is not None))
 
 
-def _queued(row: Row[Any]) -> QueuedDelivery:
+def _queued(row: Any) -> QueuedDelivery:
     return QueuedDelivery(**{name: getattr(row, name) for name in QueuedDelivery.__slots__})
 
 

@@ -25,7 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.models.aliases import alias_by, sealed_key
+from app.database.at_once import Asks
+from app.models.aliases import ALIASES, alias_by, sealed_key
 from app.models.base import Base, CreatedAt, Id, OrgId
 
 
@@ -178,9 +179,45 @@ def insert_message(session: Session, **values: Any) -> UUID | None:
     return session.scalar(insert(Message).values(**values).on_conflict_do_nothing().returning(Message.id))
 
 
-def read_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:
-    """The text as it is now; it may change at once."""
-    return session.scalar(select(Message).where(Message.org_id == org_id, Message.id == message_id))
+_READ_PLANNED = text(
+    "SELECT m.*, (SELECT sealed FROM house_keys WHERE name = :aliases) AS sealed"
+    " FROM messages m WHERE org_id = :org AND id = :id AND status = 'planned'"
+)
+
+# All that has to be so at this moment, in one statement: nobody has begun, the lane is ours, the recipient wants it.
+_BEGIN_SENDING = text(
+    """
+    UPDATE messages m SET status = 'sending', sending_since = now(), sends = m.sends + 1, lookups = 0,
+        looked_up_at = NULL, content_sid = NULL
+    WHERE m.org_id = :org AND m.id = :id AND m.status = 'planned'
+      AND EXISTS (SELECT FROM lanes l
+                  WHERE l.org_id = :org AND l.lane_key = :lane AND l.token = :token AND l.due_at > now())
+      AND NOT coalesce((SELECT opted_out FROM opt_outs WHERE org_id = :org AND address = m.remote_address),
+                       (SELECT opted_out FROM opt_outs WHERE org_id = :org AND address = :alias), false)
+    RETURNING m.id
+    """
+)
+
+
+def read_planned(asks: Asks, org_id: UUID, message_id: UUID) -> tuple[Message, bytes | None] | None:
+    """The text as it is now, detached, if it is still to be sent, which may change at once; and the sealed key of
+    aliases (``aliases.py``), if there is one."""
+    rows = asks.execute(_READ_PLANNED, {"org": org_id, "id": message_id, "aliases": ALIASES}).all()
+    if not rows:
+        return None
+    columns = rows[0]._asdict()
+    sealed = columns.pop("sealed")
+    return Message(**columns), bytes(sealed) if sealed is not None else None
+
+
+def begin_sending(asks: Asks, org_id: UUID, message_id: UUID, *, lane_key: str, token: int, alias: str | None) -> bool:
+    """Mark a text that goes out as it is as being sent, if nothing at all speaks against it.
+
+    False when something does: the lane has passed on, the recipient (or, if that is all that is known, their ``alias``)
+    has opted out, somebody was at it. Safe to repeat: the second time says False.
+    """
+    given = {"org": org_id, "id": message_id, "lane": lane_key, "token": token, "alias": alias}
+    return bool(asks.execute(_BEGIN_SENDING, given).all())
 
 
 def lock_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:

@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.database.at_once import Asks
 from app.models.deliveries import UNFINISHED
 from app.models.lanes import RELEASE
 
@@ -118,7 +119,7 @@ _END_ALONE = text(_END)
 _END_CLOSE_RELEASE = text(f"{_END};{_CLOSE};{RELEASE}")  # one message; each statement sees what the one before did
 
 
-def begin_all(session: Session, beginnings: Sequence[Beginning], *, process: str) -> dict[int, int]:
+def begin_all(session: Asks, beginnings: Sequence[Beginning], *, process: str) -> dict[int, int]:
     """Count attempts and leave their traces: each attempt's id, by its delivery's.
 
     Missing are those whose lane is no longer ours and deliveries that are finished. An earlier attempt without an
@@ -133,7 +134,7 @@ def begin_all(session: Session, beginnings: Sequence[Beginning], *, process: str
             "ids": [one.delivery_id for one in beginnings],
             "process": process,
         },
-    )
+    ).all()
     return {row[0]: row[1] for row in rows}
 
 

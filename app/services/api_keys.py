@@ -21,8 +21,8 @@ from app.models import ApiKey
 from app.models.operations import has_action
 from app.models.organizations import find_key, find_organization, list_keys, lock_keys, note_key_use
 from app.services import audit
-from app.services.directory import StaleIfError
 from app.services.readable import fields
+from app.services.stale_if_error import StaleIfError
 
 if TYPE_CHECKING:
     from app.services.platform import Platform

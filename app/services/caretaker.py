@@ -86,6 +86,7 @@ class Caretaker:
                 if time.monotonic() - warmed >= WARM_SECONDS:
                     warmed = time.monotonic()
                     self._platform.directory.warm()
+                self._platform.directory.keep_fresh()
                 every = SWEEP_ALONE_SECONDS if not self._platform.redis_answers() else SWEEP_SECONDS
                 if time.monotonic() - swept >= every:
                     swept = time.monotonic()

@@ -7,40 +7,34 @@ is away the last known one is used, however old, because a caller must still be 
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app.database import Database
 from app.errors import ConfigurationError, DatabaseUnavailable, NotFound, UnknownEndpoint
 from app.integrations.twilio import TwilioCredentials
+from app.models import integrations, organizations
 from app.models.deliveries import UNOWNED_ORG_ID
-from app.models.integrations import (
-    Integration,
-    find_by_token,
-    find_for_provider,
-    find_platform_integration,
-    list_integrations,
-)
-from app.models.organizations import Organization, find_organization, list_organizations
+from app.models.integrations import Integration, find_for_provider, find_platform_integration
+from app.models.organizations import Organization
 from app.models.routing import Key, find_owners, keys_of, list_keys
 from app.services.credentials import Credentials, Vault
+from app.services.stale_if_error import MOST_ENTRIES, StaleIfError
 from app.services.wording import Wording
 
 FRESH_SECONDS = 5.0
-MOST_ENTRIES = 20_000
+KEEP_SECONDS = 2.0  # what is known is confirmed that often, well before it is no longer fresh
+PIECE = 500
 LOOK_UP_MS = 2000  # a request waits for it
 LONGEST_TOKEN = 64
 _TOKEN = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_TOKEN}}}")
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,7 @@ class Endpoint:
     verification: str = "enforce"
     previous: Credentials | None = None
     previous_until: datetime | None = None
+    version: str = field(default="", compare=False)  # of its row
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +80,7 @@ class Business:
     notify_number: str | None
     notify_about: list[str]
     sms_instead: bool
+    version: str = field(default="", compare=False)  # of its row
 
     @property
     def wording(self) -> Wording:
@@ -98,11 +94,20 @@ class Directory:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
-        self._endpoints: StaleIfError[str, Endpoint | None] = StaleIfError(self._read_endpoint)
-        self._businesses: StaleIfError[UUID, Business | None] = StaleIfError(self._read_business)
-        self._providers: StaleIfError[tuple[UUID, str], Endpoint | None] = StaleIfError(self._read_provider)
-        self._owners: StaleIfError[tuple[Key, ...], frozenset[UUID] | None] = StaleIfError(self._read_owners)
+        self._endpoints: StaleIfError[str, Endpoint | None] = StaleIfError(
+            self._read_endpoint, fresh_seconds=FRESH_SECONDS
+        )
+        self._businesses: StaleIfError[UUID, Business | None] = StaleIfError(
+            self._read_business, fresh_seconds=FRESH_SECONDS
+        )
+        self._providers: StaleIfError[tuple[UUID, str], Endpoint | None] = StaleIfError(
+            self._read_provider, fresh_seconds=FRESH_SECONDS
+        )
+        self._owners: StaleIfError[tuple[Key, ...], frozenset[UUID] | None] = StaleIfError(
+            self._read_owners, fresh_seconds=FRESH_SECONDS
+        )
         self._warm_keys: dict[Key, UUID] = {}
+        self._kept_fresh_at = 0.0
 
     def endpoint(self, provider: str, token: str) -> Endpoint:
         """The integration behind a webhook's token; raises UnknownEndpoint, DatabaseUnavailable."""
@@ -146,29 +151,54 @@ class Directory:
 
     def warm(self) -> None:
         """Get to know everybody, so that a caller is answered also by a process that has never met the organization
-        when the database goes away. Raises DatabaseUnavailable."""
+        when the database goes away. Reads and opens only what is not known yet. Raises DatabaseUnavailable."""
         with self._database.transaction(system=True) as session:
-            organizations = list_organizations(session)[:MOST_ENTRIES]
-            integrations = list_integrations(session)[:MOST_ENTRIES]
+            known_since = time.monotonic()
+            everybody = organizations.list_versions(session, limit=MOST_ENTRIES)
+            enabled = integrations.list_tokens(session, limit=MOST_ENTRIES)
             self._warm_keys = dict(list_keys(session, limit=MOST_ENTRIES))
-            for org in organizations:
-                self._businesses.learn(org.id, _as_business(org))
-        for row in integrations:  # the oldest first, so that an organization's newest of a provider stays
-            if row.disabled_at is None:
+        for org_ids in _in_pieces(self._businesses.confirm(everybody, at=known_since)):
+            with self._database.transaction(system=True) as session:
+                for org, version in organizations.find_versioned(session, org_ids):
+                    self._businesses.learn(org.id, _as_business(org, version))
+        versions = {token: version for token, _, _, version in enabled}
+        for tokens in _in_pieces(self._endpoints.confirm(versions, at=known_since)):
+            with self._database.transaction(system=True) as session:
+                rows = integrations.find_versioned(session, tokens)
+            for row, version in rows:
                 try:
-                    endpoint = self.opened(row)
+                    self._endpoints.learn(row.token, self.opened(row, version))
                 except ConfigurationError:
                     continue  # sealed with a key that is gone: `readiness` says so, and whoever needs it hears it
-                self._endpoints.learn(row.token, endpoint)
-                if row.org_id is not None:
-                    self._providers.learn((row.org_id, row.provider), endpoint)
+        for token, org_id, provider, _ in enabled:  # the oldest first, so that an organization's newest stays
+            endpoint = self._endpoints.fresh(token)
+            if org_id is not None and endpoint is not None:
+                self._providers.learn((org_id, provider), endpoint)
+
+    def keep_fresh(self) -> None:
+        """See whether what is known is still so, all in one look, so that it need not be looked up again one by one.
+
+        At most every two seconds, however often it is called: by whoever has a loop. Raises DatabaseUnavailable.
+        """
+        now = time.monotonic()
+        if now - self._kept_fresh_at < KEEP_SECONDS:
+            return
+        self._kept_fresh_at = now
+        tokens, org_ids = self._endpoints.keys(), self._businesses.keys()
+        if not tokens and not org_ids:
+            return
+        with self._database.transaction(system=True, statement_timeout_ms=LOOK_UP_MS) as session:
+            enabled = integrations.versions_of(session, tokens)
+            there = organizations.versions_of(session, org_ids)
+        self._endpoints.confirm(enabled, at=now)
+        self._businesses.confirm(there, at=now)
 
     def forget(self) -> None:
         """Drop everything cached, after a change made in this process."""
         for cache in (self._endpoints, self._businesses, self._providers, self._owners):
             cache.clear()
 
-    def opened(self, row: Integration) -> Endpoint:
+    def opened(self, row: Integration, version: str = "") -> Endpoint:
         """The integration as requests use it, past the caches; raises ConfigurationError when no key opens it."""
         previous = row.previous_credentials
         return Endpoint(
@@ -182,12 +212,13 @@ class Directory:
             verification=row.verification,
             previous=self._vault.open(row.provider, previous) if previous else None,
             previous_until=row.previous_until,
+            version=version,
         )
 
     def _read_endpoint(self, token: str) -> Endpoint | None:
         with self._database.transaction(system=True, statement_timeout_ms=LOOK_UP_MS) as session:
-            row = find_by_token(session, token)
-        return self.opened(row) if row else None
+            rows = integrations.find_versioned(session, [token])
+        return self.opened(*rows[0]) if rows else None
 
     def _read_provider(self, key: tuple[UUID, str]) -> Endpoint | None:
         org_id, provider = key
@@ -222,61 +253,16 @@ class Directory:
 
     def _read_business(self, org_id: UUID) -> Business | None:
         with self._database.transaction(org_id, statement_timeout_ms=LOOK_UP_MS) as session:
-            row = find_organization(session, org_id)
-            return _as_business(row) if row else None
+            rows = organizations.find_versioned(session, [org_id])
+            return _as_business(*rows[0]) if rows else None
 
 
-def _as_business(row: Organization) -> Business:
-    return Business(**{name: getattr(row, name) for name in Business.__slots__})
+def _as_business(row: Organization, version: str) -> Business:
+    columns = [name for name in Business.__slots__ if name != "version"]
+    return Business(**{name: getattr(row, name) for name in columns}, version=version)
 
 
-class StaleIfError(Generic[K, V]):
-    """A bounded cache over one look-up: fresh for seconds, stale for ever while the look-up fails.
-
-    What does not exist is not cached, so that a new integration works at once.
-    """
-
-    def __init__(self, read: Callable[[K], V], *, fresh_seconds: float = FRESH_SECONDS) -> None:
-        self._read = read
-        self._fresh_seconds = fresh_seconds
-        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V:
-        """The value; raises DatabaseUnavailable only when it was never known."""
-        entry = self._entries.get(key)
-        if entry and self._is_fresh(entry):
-            return entry[1]
-        try:
-            value = self._read(key)
-        except DatabaseUnavailable:
-            if entry is None:
-                raise
-            return entry[1]
-        if value is None:
-            with self._lock:
-                self._entries.pop(key, None)
-            return value
-        self.learn(key, value)
-        return value
-
-    def fresh(self, key: K) -> V | None:
-        """The value, if it is known and need not be looked up again."""
-        entry = self._entries.get(key)
-        return entry[1] if entry and self._is_fresh(entry) else None
-
-    def _is_fresh(self, entry: tuple[float, V]) -> bool:
-        return time.monotonic() - entry[0] < self._fresh_seconds
-
-    def learn(self, key: K, value: V) -> None:
-        """Keep what was just read."""
-        with self._lock:
-            self._entries[key] = (time.monotonic(), value)
-            self._entries.move_to_end(key)
-            while len(self._entries) > MOST_ENTRIES:
-                self._entries.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._entries.clear()
+def _in_pieces(keys: Collection[K]) -> Iterator[list[K]]:
+    """A few hundred at a time: no transaction and no thread is held up for long."""
+    there = list(keys)
+    return (there[first : first + PIECE] for first in range(0, len(there), PIECE))

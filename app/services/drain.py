@@ -123,6 +123,7 @@ class Drain:
                 self._platform.bell.ring()  # there may be more; somebody else goes on at once
                 return delivered
             self.clock.look()
+            self._platform.directory.keep_fresh()
             skipped = self._unattended.finish(self._last_in_turn.organizations(), teller)
             free = self._threads - len(running)
             claim, began_round = self._claim(free, running) if free else (Claim([], None), False)
@@ -161,15 +162,14 @@ class Drain:
         full = [*_at_their_share(load, self._most_of_one), *last]
         busiest = max((count for org_id, count in load.items() if org_id not in full), default=0)
         began_round = self._after == FIRST_ORG
-        with self._platform.database.transaction(system=True) as session:
-            claim = lanes.claim_lanes(
-                session,
-                after=self._after,
-                most=free,
-                per_org=min(free, self._most_of_one - busiest),
-                lease_seconds=self._platform.settings.lease_seconds,
-                full=full,
-            )
+        claim = lanes.claim_lanes(
+            self._platform.database.at_once(system=True),
+            after=self._after,
+            most=free,
+            per_org=min(free, self._most_of_one - busiest),
+            lease_seconds=self._platform.settings.lease_seconds,
+            full=full,
+        )
         self._claimed_at = time.monotonic()
         self._after = claim.next_org or FIRST_ORG
         self._nothing_this_round = not claim.lanes and (began_round or self._nothing_this_round)
@@ -183,19 +183,16 @@ class Drain:
         if most <= 0:
             return Claim([], None)
         random.shuffle(last)  # they take turns too
-        with self._platform.database.transaction(system=True) as session:
-            return Claim(
-                lanes.claim_lanes(
-                    session,
-                    after=FIRST_ORG,
-                    most=most,
-                    per_org=max(1, most // len(last)),
-                    lease_seconds=self._platform.settings.lease_seconds,
-                    full=[],
-                    only=last,
-                ).lanes,
-                None,
-            )
+        claim = lanes.claim_lanes(
+            self._platform.database.at_once(system=True),
+            after=FIRST_ORG,
+            most=most,
+            per_org=max(1, most // len(last)),
+            lease_seconds=self._platform.settings.lease_seconds,
+            full=[],
+            only=last,
+        )
+        return Claim(claim.lanes, None)
 
     def _deliver(self, lane: ClaimedLane, keeper: _LeaseKeeper, keep_going: Callable[[], bool]) -> None:
         try:

@@ -6,6 +6,7 @@ status callback, or looked up (``message_settling.py``), before anything is repe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,7 +24,9 @@ from app.errors import (
     TemporaryFailure,
 )
 from app.integrations.twilio import SentMessage, conversation_lane
+from app.integrations.twilio.addresses import SMS
 from app.models import messages as rows
+from app.models.aliases import alias_from
 from app.models.messages import Message, MessageStatus
 from app.services import own_work, turns, whatsapp
 from app.services.delivery import Postponed, Work
@@ -89,15 +92,16 @@ def send(work: Work) -> None:
     """Handler of ``message.send``: send the text, or find out what became of an earlier try. Safe to repeat."""
     platform, org_id = work.platform, work.delivery.org_id
     message_id = UUID(_body(work)["message_id"])
-    message = _take(platform, org_id, message_id)
-    if message is None:
+    taken = _take(platform, org_id, message_id)
+    if taken is None:
         return
+    message = taken.message
     if message.status != MessageStatus.PLANNED:
         settle_unknown(work, message)
         return
     endpoint, credentials = twilio_of(platform, org_id)
     turns.take_for_text(platform, credentials, message)
-    way = _mark_sending(work, message_id)
+    way = _mark_sending(work, taken)
     if way is None:
         if _take(platform, org_id, message_id) is not None:
             raise Postponed("another process has begun to send it", after=look_after(platform))
@@ -179,32 +183,51 @@ def record_inbound(session: Session, work: Work) -> Message | None:
     return rows.lock_message(session, work.delivery.org_id, message_id) if message_id else None
 
 
-def _take(platform: Platform, org_id: UUID, message_id: UUID) -> Message | None:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A text, detached, and the alias that stands for its recipient if they were erased."""
+
+    message: Message
+    alias: str | None = None
+
+
+def _take(platform: Platform, org_id: UUID, message_id: UUID) -> _Taken | None:
     """The text as it stands, detached; None when there is nothing left to send.
 
     One that is still to be sent is not locked: whoever sends it looks again (``_mark_sending``).
     """
+    planned = rows.read_planned(platform.database.at_once(org_id), org_id, message_id)
+    if planned is not None:
+        text, sealed = planned
+        key = platform.vault.open_bytes(sealed) if sealed is not None else None
+        return _Taken(text, alias_from(key, text.remote_address) if key is not None else None)
     with platform.database.transaction(org_id) as session:
-        message = rows.read_message(session, org_id, message_id)
+        message = rows.lock_message(session, org_id, message_id)
         if message is None:
             raise NotFound("no such text")
-        if message.status == MessageStatus.PLANNED:
-            return message
-        session.refresh(message, with_for_update=True)
         if message.status not in (MessageStatus.PLANNED, MessageStatus.SENDING, MessageStatus.UNKNOWN):
             return None
         if message.status != MessageStatus.PLANNED and message.provider_sid:
             message.move(MessageStatus.SENT)
             return None
-        return message
+        return _Taken(message)
 
 
-def _mark_sending(work: Work, message_id: UUID) -> Way | None:
+def _mark_sending(work: Work, taken: _Taken) -> Way | None:
     """Commit that Twilio is about to be asked, and for what; None when it is not to be asked after all.
 
     Raises LeaseLost, and PermanentFailure when WhatsApp would not take the text and nothing may carry it instead.
     """
-    platform, org_id = work.platform, work.delivery.org_id
+    platform, lane, org_id, message_id = work.platform, work.lane, taken.message.org_id, taken.message.id
+    if taken.message.channel == SMS and rows.begin_sending(
+        platform.database.at_once(org_id),
+        org_id,
+        message_id,
+        lane_key=lane.lane_key,
+        token=lane.token,
+        alias=taken.alias,
+    ):
+        return Way()
     business = platform.directory.business(org_id)
     with platform.database.transaction(org_id) as session:
         work.confirm_in(session)

@@ -89,8 +89,7 @@ class Recorder:
         return self.endings.do(ended, key=ended.lane.token, seconds=WAIT_SECONDS)
 
     def _begin(self, beginnings: list[Beginning]) -> list[int | None]:
-        with self._database.transaction(system=True) as session:
-            begun = begin_all(session, beginnings, process=self._process_name())
+        begun = begin_all(self._database.at_once(system=True), beginnings, process=self._process_name())
         return [begun.get(one.delivery_id) for one in beginnings]
 
     def _end(self, attempts: list[Ended]) -> list[Recorded]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from uuid import uuid4
 
 import psycopg2
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
+from app.database import at_once
 from app.models import inbox
 from app.models.inbox import NewDelivery
 from app.services import api_reads, handlers
@@ -76,11 +77,19 @@ def explained(platform: Platform) -> Iterator[dict[str, str]]:
                     beside.execute("EXPLAIN (COSTS OFF) " + part)
                     plans[" ".join(part.split())] = "\n".join(row[0] for row in beside.fetchall())
 
+    def explain_and_ask(engine: Engine, message: str, values: Any) -> Any:
+        with closing(engine.raw_connection()) as connection, connection.cursor() as cursor:
+            explain(None, cursor, message, values)
+        return ask(engine, message, values)
+
+    ask = at_once.ask
     event.listen(platform.database.engine, "before_cursor_execute", explain)
+    at_once.ask = explain_and_ask
     try:
         yield plans
     finally:
         event.remove(platform.database.engine, "before_cursor_execute", explain)
+        at_once.ask = ask
 
 
 def new(org_id: Any, key: str) -> NewDelivery:

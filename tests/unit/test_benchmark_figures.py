@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import report
+from benchmarks import plots, report
 from benchmarks.figures import Figure, Spread, beside, fallen, ratios
 from benchmarks.load import write_requests
 
@@ -44,22 +44,35 @@ def test_without_its_reference_a_figure_says_not_run_and_holds_nothing() -> None
 
 
 def test_only_a_published_run_touches_the_page_and_nothing_of_an_earlier_one_stays(tmp_path, monkeypatch) -> None:
-    page, results = tmp_path / "page.md", tmp_path / "results.json"
-    page.write_text(f"before\n{report.BEGIN}\nyesterday\n{report.END}\nafter\n")
-    monkeypatch.setattr(report, "PAGE", page)
-    monkeypatch.setattr(report, "RESULTS", results)
+    page, results, picture = tmp_path / "page.md", tmp_path / "results.json", tmp_path / "picture.svg"
+    page.write_text("before\n<!-- x: begin -->\nyesterday\n<!-- x: end -->\nafter\n")
+    place = report.Page(results, page, "x", picture)
     monkeypatch.setattr(report, "UNPUBLISHED", tmp_path / "quick" / "results.json")
     one = Figure("x_vs_peer", "x", "/s", Spread(4, 4, 4), "peer", Spread(2, 2, 2), Spread(2, 2, 2), wanted=1.5)
-    report.write([one], rounds=5, published=False)
+    report.write([one], rounds=5, page=None)
     assert "yesterday" in page.read_text()
     assert not results.exists()
-    report.write([one], rounds=5, published=True)
+    report.write([one], rounds=5, page=place)
     assert json.loads(results.read_text())["ratios"] == {"x_vs_peer": 2}
     said = page.read_text()
     assert "yesterday" not in said
     assert "2.00 (2.00 to 2.00)" in said
     assert said.startswith("before\n")
     assert said.endswith("after\n")
+    drawn = picture.read_text()
+    assert "x, beside peer" in drawn
+    report.write([one], rounds=5, page=place)
+    assert picture.read_text() == drawn
+
+
+def test_what_grows_is_drawn_beside_its_smallest_size(tmp_path) -> None:
+    def sized(size: int, times: float) -> Figure:
+        ratio = Spread(times, times, times)
+        return Figure("x", f"accepts a second, {size:,} organizations", "/s", ratio, "with 10", ratio, ratio)
+
+    plots.draw_growth([sized(1_000, 0.9), sized(10_000, 0.8)], tmp_path / "growth.svg")
+    drawn = (tmp_path / "growth.svg").read_text()
+    assert all(said in drawn for said in ("accepts a second", "organizations", "10,000"))
 
 
 def test_every_request_is_unlike_any_other(tmp_path) -> None:

@@ -1,0 +1,217 @@
+"""`python -m benchmarks.scaling`: what more processes and more organizations change, on this machine.
+
+Owns the questions: accepts by the number of web processes, deliveries by that of workers, and what an organization's
+event costs when there are ten thousand of them. Sizes of one question run in turns; organizations only grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr
+from uuid import UUID
+
+from app.models import lanes
+from benchmarks import load, report
+from benchmarks.figures import Figure, Run, Spread, beside, ratios
+from benchmarks.ground import PRODUCT, Ground
+from benchmarks.large import accept_cost
+from benchmarks.peer import SOURCE
+from benchmarks.product import Business, Product
+from benchmarks.steady import WAITING_SECONDS, plan_texts, texts_per_second, texts_sent
+from sandbox.standins import StandIns
+
+PROCESSES, ORGANIZATIONS = (1, 2, 4), (10, 1_000, 10_000)
+CONNECTIONS, SECONDS, MOST_PER_SECOND = 32, 6, 8000
+EVENTS, WAITING_EVENTS, CLAIMS = 4_000, 100_000, 100
+TEXTS_A_WORKER = 600
+
+
+class Question:
+    """Asked of several sizes; each answer stands beside that of the smallest."""
+
+    def __init__(self, name: str, what: str, unit: str, sizes: Sequence[int], of: str, *, more_is_good: bool) -> None:
+        self.name, self.what, self.unit, self.sizes, self.of = name, what, unit, sizes, of
+        self.more_is_good = more_is_good
+        self.values: dict[int, list[float]] = {size: [] for size in sizes}
+
+    def figures(self) -> list[Figure]:
+        """One a size."""
+        first = self.sizes[0]
+        return [
+            Figure(
+                f"{self.name}_{size}",
+                f"{self.what}, {size:,} {self.of}",
+                self.unit,
+                Spread.of(self.values[size]),
+                reference_name=f"with {first}",
+                reference=Spread.of(self.values[first]),
+                ratio=ratios(self.values[size], self.values[first]),
+                at_least=self.more_is_good,
+            )
+            for size in self.sizes[1:]
+        ]
+
+
+def accepts(product: Product, doors: Sequence[Business], **web: str) -> float:
+    """Accepts a second at 32 connections, to these doors in turn."""
+    product.ground.empty()
+    path = product.ground.folder / "requests"
+    load.write_requests_for(path, [(one.target, one.secret) for one in doors], count=SECONDS * MOST_PER_SECOND)
+    with product.web(**web):
+        sent = load.send(product.base_url, path, connections=CONNECTIONS, seconds=SECONDS)
+    if sent.refused or sent.broken:
+        raise RuntimeError(f"{sent.refused} refused, {sent.broken} broken")
+    return sent.per_second
+
+
+def handled(product: Product, of: Sequence[UUID], *, workers: int) -> float:
+    """Deliveries a second whose handler writes a row, of these organizations in turn."""
+    product.ground.empty()
+    product.fill(EVENTS, kind=load.HANDLED, of=of)
+    with ExitStack() as running:
+        for _ in range(workers):
+            running.enter_context(product.worker())
+        _await(lambda: product.finished() >= EVENTS)
+    return product.ground.ask(
+        PRODUCT,
+        "SELECT 0.6 * count(*) / extract(epoch FROM percentile_disc(0.9) WITHIN GROUP (ORDER BY finished_at)"
+        " - percentile_disc(0.3) WITHIN GROUP (ORDER BY finished_at)) FROM webhook_delivery_log",
+    )
+
+
+def waiting(product: Product, *, workers: int) -> float:
+    """Texts a second to a stand-in that takes 300 ms for each."""
+    with StandIns.running(latency=WAITING_SECONDS) as world:
+        product.ground.empty()
+        count = plan_texts(product, world, texts=workers * TEXTS_A_WORKER)
+        with ExitStack() as running:
+            for _ in range(workers):
+                running.enter_context(product.worker(TWILIO_API_BASE_URL=world.twilio_url))
+            _await(lambda: texts_sent(product.ground) >= 0.95 * count)
+    return texts_per_second(product.ground)
+
+
+def claims(product: Product, of: Sequence[UUID]) -> float:
+    """Milliseconds of a claim of 16 lanes, median, of a hundred thousand that are due, of these organizations."""
+    product.ground.empty()
+    product.ground.run(
+        PRODUCT,
+        "INSERT INTO lanes SELECT o.id, 'l' || i, now() FROM"
+        " (SELECT id, row_number() OVER () - 1 AS place, count(*) OVER () AS many FROM organizations) o"
+        f" JOIN generate_series(1, {WAITING_EVENTS}) i ON o.place = i % o.many",
+    )
+    product.ground.run(
+        PRODUCT,
+        "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, next_attempt_at)"
+        " SELECT org_id, 't', 't', lane_key, lane_key, now() FROM lanes",
+    )
+    product.ground.run(PRODUCT, "VACUUM ANALYZE lanes, webhook_delivery_log")
+    after, took = lanes.FIRST_ORG, []
+    for _ in range(CLAIMS):
+        began = time.perf_counter()
+        with product.platform.database.transaction(system=True) as session:
+            found = lanes.claim_lanes(session, after=after, most=16, per_org=12, lease_seconds=60, full=[])
+        took.append((time.perf_counter() - began) * 1000)
+        after = found.next_org or lanes.FIRST_ORG
+    return statistics.median(took)
+
+
+def by_processes(product: Product, rounds: int, say: Callable[[str], None]) -> list[Figure]:
+    """Accepts by web processes, deliveries by workers."""
+    asked: list[tuple[Question, Callable[[int], float]]] = [
+        (
+            Question("accepts", "accepts a second", "/s", PROCESSES, "web processes", more_is_good=True),
+            lambda size: accepts(product, [product.business], WEB_CONCURRENCY=str(size)),
+        ),
+        (
+            Question("handled", "deliveries a second with a handler", "/s", PROCESSES, "workers", more_is_good=True),
+            lambda size: handled(product, [product.business.id], workers=size),
+        ),
+        (
+            Question("waiting", "deliveries a second that wait 300 ms", "/s", PROCESSES, "workers", more_is_good=True),
+            lambda size: waiting(product, workers=size),
+        ),
+    ]
+    figures = []
+    for question, ask in asked:
+        say(question.what)
+        runs: dict[str, Run] = {str(size): (lambda size=size, ask=ask: ask(size)) for size in question.sizes}  # type: ignore[misc]
+        for size, values in beside(runs, rounds=rounds, say=say).items():
+            question.values[int(size)] = values
+        figures += question.figures()
+    return figures
+
+
+def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) -> list[Figure]:
+    """An accept, a delivery and a claim, the more organizations there are."""
+
+    def question(name: str, what: str, unit: str, *, more_is_good: bool = False) -> Question:
+        return Question(name, what, unit, ORGANIZATIONS, "organizations", more_is_good=more_is_good)
+
+    accepted = question("accepts_of", "accepts a second", "/s", more_is_good=True)
+    buffers = question("buffers_of", "buffers of an accept", "")
+    cpu = question("cpu_of", "the server's CPU for an accept", "us")
+    delivered = question("handled_of", "deliveries a second with a handler", "/s", more_is_good=True)
+    claimed = question("claim_of", "a claim of 16 lanes", "ms")
+    product.ground.run(PRODUCT, "DELETE FROM organizations WHERE name LIKE 'Sender %'")
+    doors = [product.business]
+    for size in ORGANIZATIONS:
+        doors += product.open_businesses([f"Business {number}" for number in range(len(doors), size)])
+        product.ground.run(PRODUCT, "VACUUM ANALYZE organizations, integrations")
+        ids = [one.id for one in doors]
+        for number in range(rounds):
+            accepted.values[size].append(accepts(product, doors))
+            touched, used = accept_cost(product, ids)
+            buffers.values[size].append(touched)
+            cpu.values[size].append(used)
+            delivered.values[size].append(handled(product, ids, workers=1))
+            claimed.values[size].append(claims(product, ids))
+            last = [one.values[size][-1] for one in (accepted, buffers, cpu, delivered, claimed)]
+            say(f"  {size:,} organizations, round {number + 1}: {', '.join(f'{value:,.1f}' for value in last)}")
+    return [figure for one in (accepted, buffers, cpu, delivered, claimed) for figure in one.figures()]
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        if time.monotonic() > until:
+            raise RuntimeError("what waited was not done in two minutes")
+        time.sleep(0.1)
+
+
+PARTS = {"processes": by_processes, "organizations": by_organizations}
+
+
+def main() -> int:
+    """Measure and print; a whole run is published in docs/scaling.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS)
+    given = parser.parse_args()
+    if not load.has_wrk():
+        print("NOT RUN: wrk is not installed")
+        return 1
+    terminal = sys.stderr
+    with Ground() as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
+        ground.make_peer_tables((SOURCE / "schema.sql").read_text())
+        product = Product(ground)
+        try:
+            figures = [
+                figure
+                for name, measure in PARTS.items()
+                if given.only in (None, name)
+                for figure in measure(product, given.rounds, lambda line: print(line, file=terminal, flush=True))
+            ]
+        finally:
+            product.close()
+    print(report.as_table(figures))
+    report.write(figures, rounds=given.rounds, page=None if given.only else report.SCALING)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
