@@ -77,6 +77,7 @@ class Worker(SimpleWorker):
             raise SystemExit(78) from None
         except DatabaseUnavailable:
             log.warning("worker.no_database")  # checked again with the first connection
+        runtime().platform.meet_everybody()
         runtime().departure.expect()
         runtime().platform.bell.ring()  # what came while no worker lived
         runtime().platform.spool_keeper.start()  # that of a web process on this host, should none live

@@ -8,14 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     CheckConstraint,
     ForeignKey,
     LargeBinary,
     String,
-    Text,
     UniqueConstraint,
-    cast,
     func,
     literal_column,
     select,
@@ -64,22 +61,6 @@ def find_versioned(session: Session, tokens: Collection[str]) -> list[tuple[Inte
     """The enabled integrations behind these tokens, each with its row's version."""
     asked = select(Integration, _VERSION).where(Integration.token.in_(tokens), Integration.disabled_at.is_(None))
     return [(row[0], row[1]) for row in session.execute(asked)]
-
-
-def versions_of(session: Session, tokens: Collection[str]) -> dict[str, str]:
-    """The versions of the enabled ones among these, by token; whoever knows a row by its version need not read it."""
-    known = Integration.token == func.any(cast(tokens, ARRAY(Text)))
-    return {
-        row[0]: row[1]
-        for row in session.execute(select(Integration.token, _VERSION).where(known, Integration.disabled_at.is_(None)))
-    }
-
-
-def list_tokens(session: Session, *, limit: int) -> list[tuple[str, UUID | None, str, str]]:
-    """Token, organization, provider and version of the enabled ones, the oldest first."""
-    asked = select(Integration.token, Integration.org_id, Integration.provider, _VERSION)
-    rows = session.execute(asked.where(Integration.disabled_at.is_(None)).order_by(Integration.created_at).limit(limit))
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 def find_integration(session: Session, integration_id: UUID) -> Integration | None:

@@ -8,14 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     CheckConstraint,
     ForeignKey,
     Integer,
     SmallInteger,
     String,
-    Uuid,
-    cast,
     func,
     literal_column,
     or_,
@@ -101,18 +98,6 @@ def find_versioned(session: Session, org_ids: Collection[UUID]) -> list[tuple[Or
     """Those of the organizations that this transaction may see, each with its row's version."""
     asked = select(Organization, _VERSION).where(Organization.id.in_(org_ids))
     return [(row[0], row[1]) for row in session.execute(asked)]
-
-
-def versions_of(session: Session, org_ids: Collection[UUID]) -> dict[UUID, str]:
-    """The versions of these; whoever knows a row by its version need not read it."""
-    known = Organization.id == func.any(cast(org_ids, ARRAY(Uuid)))
-    return {row[0]: row[1] for row in session.execute(select(Organization.id, _VERSION).where(known))}
-
-
-def list_versions(session: Session, *, limit: int) -> dict[UUID, str]:
-    """The versions of all, the oldest first."""
-    asked = select(Organization.id, _VERSION).order_by(Organization.created_at).limit(limit)
-    return {row[0]: row[1] for row in session.execute(asked)}
 
 
 def lock_organization(session: Session, org_id: UUID) -> Organization | None:

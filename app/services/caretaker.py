@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SWEEP_SECONDS = 5.0
 SWEEP_ALONE_SECONDS = 1.0  # without Redis nobody else looks at dates
 SWEEPER_LEASE = timedelta(seconds=10)
-WARM_SECONDS = 60.0  # how often it gets to know everybody, for the time when the database is away
 OVERDUE_SECONDS = 15.0  # rung for and still due: no worker lives, so this process does it
 
 log = get_logger(__name__)
@@ -73,7 +72,6 @@ class Caretaker:
 
     def _run(self) -> None:
         swept = 0.0
-        warmed = -WARM_SECONDS
         while not self._stopping.is_set():
             self._nudged.wait(timeout=SWEEP_ALONE_SECONDS)
             nudged = self._nudged.is_set()
@@ -83,9 +81,6 @@ class Caretaker:
             try:
                 if nudged:
                     self._deliver()
-                if time.monotonic() - warmed >= WARM_SECONDS:
-                    warmed = time.monotonic()
-                    self._platform.directory.warm()
                 self._platform.directory.keep_fresh()
                 every = SWEEP_ALONE_SECONDS if not self._platform.redis_answers() else SWEEP_SECONDS
                 if time.monotonic() - swept >= every:

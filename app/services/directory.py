@@ -1,11 +1,13 @@
 """Who is who: endpoint tokens, organizations and their integrations, cached per process.
 
-Owns the caches that requests live on. An entry is refreshed after a few seconds; while the database
+Owns the caches that requests live on. An entry is believed for a few seconds, and as long as one look at the versions
+of all rows (``versions.py``), every two seconds, says that it has not changed; while the database
 is away the last known one is used, however old, because a caller must still be answered.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Collection, Iterator
@@ -16,18 +18,21 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app.database import Database
+from app.database.at_once import AtOnce
 from app.errors import ConfigurationError, DatabaseUnavailable, NotFound, UnknownEndpoint
 from app.integrations.twilio import TwilioCredentials
-from app.models import integrations, organizations
+from app.models import integrations, organizations, versions
 from app.models.deliveries import UNOWNED_ORG_ID
 from app.models.integrations import Integration, find_for_provider, find_platform_integration
 from app.models.organizations import Organization
 from app.models.routing import Key, find_owners, keys_of, list_keys
+from app.models.versions import Door
 from app.services.credentials import Credentials, Vault
 from app.services.stale_if_error import MOST_ENTRIES, StaleIfError
 from app.services.wording import Wording
 
 FRESH_SECONDS = 5.0
+WARM_SECONDS = 60.0  # how often it gets to know everybody, for the time when the database is away
 KEEP_SECONDS = 2.0  # what is known is confirmed that often, well before it is no longer fresh
 PIECE = 500
 LOOK_UP_MS = 2000  # a request waits for it
@@ -107,7 +112,8 @@ class Directory:
             self._read_owners, fresh_seconds=FRESH_SECONDS
         )
         self._warm_keys: dict[Key, UUID] = {}
-        self._kept_fresh_at = 0.0
+        self._kept_fresh_at = self._warmed_at = -math.inf
+        self._mark, self._mark_since = "", math.inf
 
     def endpoint(self, provider: str, token: str) -> Endpoint:
         """The integration behind a webhook's token; raises UnknownEndpoint, DatabaseUnavailable."""
@@ -152,46 +158,59 @@ class Directory:
     def warm(self) -> None:
         """Get to know everybody, so that a caller is answered also by a process that has never met the organization
         when the database goes away. Reads and opens only what is not known yet. Raises DatabaseUnavailable."""
+        asks, now = self._database.at_once(system=True), time.monotonic()
+        mark = versions.mark(asks)
+        everybody, doors = self._confirm(asks, at=now)
         with self._database.transaction(system=True) as session:
-            known_since = time.monotonic()
-            everybody = organizations.list_versions(session, limit=MOST_ENTRIES)
-            enabled = integrations.list_tokens(session, limit=MOST_ENTRIES)
             self._warm_keys = dict(list_keys(session, limit=MOST_ENTRIES))
-        for org_ids in _in_pieces(self._businesses.confirm(everybody, at=known_since)):
+        for org_ids in _in_pieces(everybody):
+            began = time.monotonic()
             with self._database.transaction(system=True) as session:
                 for org, version in organizations.find_versioned(session, org_ids):
-                    self._businesses.learn(org.id, _as_business(org, version))
-        versions = {token: version for token, _, _, version in enabled}
-        for tokens in _in_pieces(self._endpoints.confirm(versions, at=known_since)):
+                    self._businesses.learn(org.id, _as_business(org, version), at=began)
+        for tokens in _in_pieces([door.token for door in doors if self._endpoints.fresh(door.token) is None]):
+            began = time.monotonic()
             with self._database.transaction(system=True) as session:
                 rows = integrations.find_versioned(session, tokens)
             for row, version in rows:
                 try:
-                    self._endpoints.learn(row.token, self.opened(row, version))
+                    self._endpoints.learn(row.token, self.opened(row, version), at=began)
                 except ConfigurationError:
                     continue  # sealed with a key that is gone: `readiness` says so, and whoever needs it hears it
-        for token, org_id, provider, _ in enabled:  # the oldest first, so that an organization's newest stays
-            endpoint = self._endpoints.fresh(token)
-            if org_id is not None and endpoint is not None:
-                self._providers.learn((org_id, provider), endpoint)
+        for door in doors:  # the oldest first, so that an organization's newest of a provider stays
+            endpoint = self._endpoints.fresh(door.token)
+            if door.org_id is not None and endpoint is not None:
+                self._providers.learn((door.org_id, door.provider), endpoint, at=now)
+        self._mark, self._mark_since, self._warmed_at = mark, now, now
 
     def keep_fresh(self) -> None:
-        """See whether what is known is still so, all in one look, so that it need not be looked up again one by one.
+        """See, by one look at all of them, whether those who are known are so still: they need not be read one by one.
 
-        At most every two seconds, however often it is called: by whoever has a loop. Raises DatabaseUnavailable.
+        At most every two seconds, however often it is called: by whoever has a loop. The first time, and every minute,
+        it gets to know everybody. Raises DatabaseUnavailable.
         """
         now = time.monotonic()
         if now - self._kept_fresh_at < KEEP_SECONDS:
             return
         self._kept_fresh_at = now
-        tokens, org_ids = self._endpoints.keys(), self._businesses.keys()
-        if not tokens and not org_ids:
+        if now - self._warmed_at >= WARM_SECONDS:
+            self.warm()
             return
-        with self._database.transaction(system=True, statement_timeout_ms=LOOK_UP_MS) as session:
-            enabled = integrations.versions_of(session, tokens)
-            there = organizations.versions_of(session, org_ids)
-        self._endpoints.confirm(enabled, at=now)
-        self._businesses.confirm(there, at=now)
+        asks = self._database.at_once(system=True)
+        mark = versions.mark(asks)
+        if mark == self._mark:
+            self._endpoints.extend(since=self._mark_since, at=now)
+            self._businesses.extend(since=self._mark_since, at=now)
+            return
+        self._confirm(asks, at=now)
+        self._mark, self._mark_since = mark, now
+
+    def _confirm(self, asks: AtOnce, *, at: float) -> tuple[list[UUID], list[Door]]:
+        """By the versions that there are now; the organizations that are not known, and all doors."""
+        doors = versions.doors(asks, limit=MOST_ENTRIES)
+        everybody = versions.organizations(asks, limit=MOST_ENTRIES)
+        self._endpoints.confirm({door.token: door.version for door in doors}, at=at)
+        return self._businesses.confirm(everybody, at=at), doors
 
     def forget(self) -> None:
         """Drop everything cached, after a change made in this process."""

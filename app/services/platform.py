@@ -6,6 +6,7 @@ pass it on. No service looks anything up globally.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from datetime import timedelta
 
 from app.config import Environment, Settings
 from app.database import Database
+from app.errors import ConfigurationError, DatabaseUnavailable
 from app.integrations.breaker import circuits
 from app.integrations.forwarder import Forwarder
 from app.integrations.google_calendar import GoogleCalendar
@@ -109,8 +111,14 @@ class Platform:
         except RedisAway:
             return False
 
+    def meet_everybody(self) -> None:
+        """Get to know all organizations before the first of them comes; without a database, whenever it is back."""
+        with contextlib.suppress(DatabaseUnavailable, ConfigurationError):  # whoever needs it says so
+            self.directory.keep_fresh()
+
     def start_web(self) -> None:
         """Begin what a web process does beside its requests: the sync fallback, the sweep, the spool, the watcher."""
+        self.meet_everybody()
         self.bell.on_silence = self.caretaker.nudge
         self.caretaker.start()
         self.spool_keeper.start()

@@ -48,6 +48,7 @@ class StaleIfError(Generic[K, V]):
         entry = self._entries.get(key)
         if entry and self._is_fresh(entry):
             return entry.value
+        began = time.monotonic()
         try:
             value = self._read(key)
         except DatabaseUnavailable:
@@ -58,7 +59,7 @@ class StaleIfError(Generic[K, V]):
             with self._lock:
                 self._entries.pop(key, None)
             return value
-        self.learn(key, value)
+        self.learn(key, value, at=began)
         return value
 
     def fresh(self, key: K) -> V | None:
@@ -69,30 +70,32 @@ class StaleIfError(Generic[K, V]):
     def _is_fresh(self, entry: _Entry[V]) -> bool:
         return time.monotonic() - entry.at < self._fresh_seconds
 
-    def learn(self, key: K, value: V) -> None:
-        """Keep what was just read."""
+    def learn(self, key: K, value: V, *, at: float) -> None:
+        """Keep what was read; ``at``: when the reading began."""
         with self._lock:
-            self._entries[key] = _Entry(value, time.monotonic())
+            self._entries[key] = _Entry(value, at)
             self._entries.move_to_end(key)
             while len(self._entries) > MOST_ENTRIES:
                 self._entries.popitem(last=False)
-
-    def keys(self) -> list[K]:
-        """All that is known of."""
-        with self._lock:
-            return list(self._entries)
 
     def confirm(self, versions: Mapping[K, str], *, at: float) -> list[K]:
         """The versions there were at that moment: what is known of these is so still, or else is not fresh any more.
 
         Returns the keys of ``versions`` whose value is not known. What was read since then stays as it is.
         """
-        with self._lock:
-            known = {key: entry for key, entry in self._entries.items() if entry.at <= at}
-        for key, entry in known.items():
-            is_so = versions.get(key) == getattr(entry.value, "version", None)
-            entry.at = at if is_so else -math.inf
+        for key, entry in self._read_before(at):
+            entry.at = at if versions.get(key) == getattr(entry.value, "version", None) else -math.inf
         return [key for key in versions if (found := self._entries.get(key)) is None or not self._is_fresh(found)]
+
+    def extend(self, *, since: float, at: float) -> None:
+        """From one moment to the other nothing has changed: what was so within is so still."""
+        for _, entry in self._read_before(at):
+            if entry.at >= since:
+                entry.at = at
+
+    def _read_before(self, at: float) -> list[tuple[K, _Entry[V]]]:
+        with self._lock:
+            return [(key, entry) for key, entry in self._entries.items() if entry.at <= at]
 
     def clear(self) -> None:
         """Forget all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -33,7 +34,7 @@ def change(platform, statement: str, **values: object) -> None:
 
 
 def look(platform) -> None:
-    platform.directory._kept_fresh_at = 0.0
+    platform.directory._kept_fresh_at = -math.inf
     platform.directory.keep_fresh()
 
 
