@@ -45,7 +45,7 @@ def breaker(house: House) -> list[Figure]:
             at_least=False,
             beside={"p99 us": slowest},
         ),
-        below("breaker_median", "the same, against a limit", "us", values["ours"], most=50.0),
+        below("breaker_median", "a closed circuit's decision, against a limit", "us", values["ours"], most=50.0),
     ]
 
 

@@ -23,16 +23,18 @@ mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "voicedesk", "font.
 def draw_margins(figures: Sequence[Figure], path: Path) -> None:
     """How many times better than asked each judged figure was, with its spread; what was not run is left out."""
     judged = [figure for figure in figures if figure.holds is not None]
-    canvas = Canvas(figsize=(8.5, 0.34 * len(judged) + 1.1), layout="constrained")
+    canvas = Canvas(figsize=(6, 0.5 * len(judged) + 0.8), layout="constrained")
     axes = canvas.subplots()
     for place, figure in enumerate(reversed(judged)):
         margin, colour = _margin(figure), GOOD if figure.holds else BAD
         axes.plot([margin.least, margin.most], [place, place], color=colour, linewidth=5, alpha=0.35)
         axes.plot([margin.median], [place], "o", color=colour, markersize=6)
+        label = axes.text(0.01, place + 0.26, _label(figure), transform=axes.get_yaxis_transform(), fontsize=8.5)
+        label.set_in_layout(False)  # or a long one would make the axes narrow
     axes.axvline(1, color=LINE, linewidth=1)
     _as_times(axes)
-    axes.set_yticks(range(len(judged)), [_label(figure) for figure in reversed(judged)])
-    axes.set_xlabel("times better than asked: the rounds' median and spread")
+    axes.set_yticks([])
+    axes.set_xlabel("times better than asked (median and spread of the rounds)")
     _save(canvas, path)
 
 

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from app.database.at_once import Asks
 from app.models.aliases import ALIASES, alias_by, sealed_key
 from app.models.base import Base, CreatedAt, Id, OrgId
+from app.models.lanes import IN_LEASE
 
 
 class MessageStatus(StrEnum):
@@ -186,12 +187,11 @@ _READ_PLANNED = text(
 
 # All that has to be so at this moment, in one statement: nobody has begun, the lane is ours, the recipient wants it.
 _BEGIN_SENDING = text(
-    """
+    f"""
     UPDATE messages m SET status = 'sending', sending_since = now(), sends = m.sends + 1, lookups = 0,
         looked_up_at = NULL, content_sid = NULL
     WHERE m.org_id = :org AND m.id = :id AND m.status = 'planned'
-      AND EXISTS (SELECT FROM lanes l
-                  WHERE l.org_id = :org AND l.lane_key = :lane AND l.token = :token AND l.due_at > now())
+      AND (SELECT {IN_LEASE} FROM lanes l WHERE l.org_id = :org AND l.lane_key = :lane AND l.token = :token)
       AND NOT coalesce((SELECT opted_out FROM opt_outs WHERE org_id = :org AND address = m.remote_address),
                        (SELECT opted_out FROM opt_outs WHERE org_id = :org AND address = :alias), false)
     RETURNING m.id

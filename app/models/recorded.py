@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.database.at_once import Asks
 from app.models.deliveries import UNFINISHED
-from app.models.lanes import RELEASE
+from app.models.lanes import IN_LEASE, RELEASE
 
 FINISHED = frozenset({"processed", "skipped", "dead"})
 
@@ -59,8 +59,10 @@ class Beginning:
 _BEGIN = text(
     f"""
     WITH given AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:orgs AS uuid[]), CAST(:lanes AS text[]), CAST(:tokens AS bigint[]),
-                             CAST(:ids AS bigint[])) AS g(org_id, lane_key, token, id)
+        SELECT g.*, (SELECT {IN_LEASE} FROM lanes l
+                     WHERE l.org_id = g.org_id AND l.lane_key = g.lane_key AND l.token = g.token) AS held
+        FROM unnest(CAST(:orgs AS uuid[]), CAST(:lanes AS text[]), CAST(:tokens AS bigint[]),
+                    CAST(:ids AS bigint[])) AS g(org_id, lane_key, token, id)
     ), lost AS (
         UPDATE delivery_attempts a SET ended_at = now(), outcome = 'lost' FROM given g
         WHERE a.org_id = g.org_id AND a.delivery_id = g.id AND a.ended_at IS NULL
@@ -68,9 +70,8 @@ _BEGIN = text(
         UPDATE webhook_delivery_log d
         SET status = 'processing', attempts = d.attempts + 1, waiting_on = NULL, running_since = now(),
             crashes = d.crashes + (d.running_since IS NOT NULL)::int
-        FROM given g JOIN lanes l
-          ON l.org_id = g.org_id AND l.lane_key = g.lane_key AND l.token = g.token AND l.due_at > now()
-        WHERE d.org_id = g.org_id AND d.id = g.id AND d.{UNFINISHED} AND d.lane_key = g.lane_key
+        FROM given g
+        WHERE g.held AND d.org_id = g.org_id AND d.id = g.id AND d.{UNFINISHED} AND d.lane_key = g.lane_key
         RETURNING d.org_id, d.id, d.attempts, g.token
     )
     INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process)
@@ -78,11 +79,13 @@ _BEGIN = text(
     """
 )
 
+# The limits say how many there are: PostgreSQL takes any JSON for a hundred rows, for which it reads all of a table of
+# some ten thousand.
 _END = """
     WITH given AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:endings AS jsonb)) AS g(
             org_id uuid, id bigint, status text, waiting_on text, error_code text, note text, refund smallint,
-            delay float8, finished bool, new_lane text)
+            delay float8, finished bool, new_lane text) LIMIT :ended
     ), ended AS (
         UPDATE webhook_delivery_log d SET
             status = g.status, running_since = NULL, waiting_on = g.waiting_on,
@@ -111,8 +114,10 @@ _NEW_LANE = text(
 _CLOSE = """
     UPDATE delivery_attempts a
     SET ended_at = now(), duration_ms = g.ms, outcome = g.outcome, error_code = g.code, error = g.error
-    FROM jsonb_to_recordset(CAST(:traces AS jsonb)) AS g(id bigint, ms int, outcome text, code text, error text)
-    WHERE a.id = g.id
+    FROM (
+        SELECT * FROM jsonb_to_recordset(CAST(:traces AS jsonb))
+            AS g(id bigint, ms int, outcome text, code text, error text) LIMIT :closed
+    ) g WHERE a.id = g.id
 """
 
 _END_ALONE = text(_END)
@@ -143,7 +148,7 @@ def end_all(session: Session, endings: Sequence[tuple[UUID, int, Ending]]) -> No
 
     Safe to repeat when it is not known whether the first time was committed: the attempts run no more then.
     """
-    session.execute(_END_ALONE, {"endings": _endings(endings)})
+    session.execute(_END_ALONE, {"endings": _endings(endings), "ended": len(endings)})
     _add_lanes(session, endings)
 
 
@@ -161,6 +166,8 @@ def end_close_and_release(
         _END_CLOSE_RELEASE,
         {
             "endings": _endings(endings),
+            "ended": len(endings),
+            "closed": len(traces),
             "traces": orjson.dumps(
                 [
                     {"id": number, "ms": ms, "outcome": one.outcome, "code": one.error_code, "error": one.error}

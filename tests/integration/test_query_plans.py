@@ -195,6 +195,25 @@ def test_each_lane_is_looked_up_for_itself_also_with_the_statistics_of_an_empty_
     for part in ("claimed AS", "INSERT INTO delivery_attempts", "head AS MATERIALIZED"):
         assert any(part in asked for asked in of_lanes)
     assert not [asked[:200] for asked, plan in of_lanes.items() if _ALL_LANES.search(plan)]
+    assert not [asked[:200] for asked, plan in of_lanes.items() if "ix_lanes_turn" in plan and "turn AS" not in asked]
+
+
+def test_an_ending_reads_only_what_has_ended_also_in_a_small_inbox(
+    backlog, people, platform, monkeypatch, postgres, database_urls
+):
+    with closing(psycopg2.connect(postgres.superuser_url(database_urls.name))) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(
+            "INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process, ended_at, outcome)"
+            " SELECT org_id, id, 1, 1, 'earlier', now(), 'retry' FROM webhook_delivery_log"
+        )
+        connection.cursor().execute("ANALYZE")
+    monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), lambda _: None)
+    with explained(platform) as plans:
+        Drain(platform, threads=4).run(seconds=0.5, keep_going=lambda: len(plans) < 40)
+    ended = {asked: plan for asked, plan in plans.items() if "jsonb_to_recordset" in asked and "UPDATE" in asked}
+    assert len(ended) > 1
+    assert not [asked[:200] for asked, plan in ended.items() if _SCAN.search(plan)]
 
 
 @pytest.mark.parametrize("together", [1, 20])
