@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[[House], list[Figure]]] = {
     "breaker": insides.breaker,
     "claim": insides.claim,
     "behind_a_backlog": insides.behind_a_backlog,
+    "cleanup": insides.cleanup,
     "start": resources.start,
     "memory": resources.memory,
 }

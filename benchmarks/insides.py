@@ -1,4 +1,4 @@
-"""Measured inside one process: a breaker's decision, and what a claim costs when the inbox is full."""
+"""Measured inside one process: a breaker's decision, what a claim costs when the inbox is full, how fast cleanup is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from circuitbreaker import CircuitBreaker
 from app.integrations.breaker import VAPI, circuits, protected
 from app.models import lanes
 from app.models.inbox import NewDelivery, insert_webhooks
+from app.services.cleanup import clean_up
 from benchmarks.figures import Figure, Spread, below, beside, ratios
 from benchmarks.ground import PRODUCT
 from benchmarks.house import House
@@ -20,6 +21,21 @@ DECISIONS = 20_000
 BACKLOG = 100_000
 ORGANIZATIONS = 10_000
 CLAIMS = 100
+EXPIRED = 20_000
+
+
+_OLD = (
+    "INSERT INTO webhook_delivery_log (org_id, integration_id, provider, type, event_key, lane_key, status,"
+    " received_at, next_attempt_at, finished_at)"
+    " SELECT o.id, o.id, 'vapi', 'speech-update', 'old-' || n, 'call:' || n, 'processed', at, at, at"
+    f" FROM organizations o, generate_series(1, {EXPIRED}) n, LATERAL (SELECT now() - interval '20 days' AS at) a"
+    " WHERE o.name = 'North Street Salon'",
+    "INSERT INTO processed_webhook_events (integration_id, event_key, org_id)"
+    " SELECT integration_id, event_key, org_id FROM webhook_delivery_log",
+    "INSERT INTO webhook_payloads (delivery_id, org_id, body)"
+    " SELECT id, org_id, jsonb_build_object('filler', repeat('x', 400)) FROM webhook_delivery_log",
+    "VACUUM ANALYZE webhook_delivery_log, webhook_payloads, processed_webhook_events",
+)
 
 
 def breaker(house: House) -> list[Figure]:
@@ -94,6 +110,25 @@ def behind_a_backlog(house: House) -> list[Figure]:
         values = beside({"ours": once}, rounds=house.rounds, say=house.say)
     what = "another's event behind a backlog, until it begins"
     return [below("behind_a_backlog", what, "s", values["ours"], most=1.0)]
+
+
+def cleanup(house: House) -> list[Figure]:
+    """Deliveries that are old, with their payloads and keys: gone a second, its rests for others' sake included."""
+
+    def once() -> float:
+        house.ground.empty()
+        for statement in _OLD:
+            house.ground.run(PRODUCT, statement)
+        began = time.monotonic()
+        gone = clean_up(house.product.platform)["deliveries"]
+        if gone < EXPIRED:
+            raise RuntimeError(f"{gone} of {EXPIRED} old deliveries are gone")
+        return gone / (time.monotonic() - began)
+
+    values = beside({"ours": once}, rounds=min(house.rounds, 3), say=house.say)
+    return [
+        Figure("cleanup", "old deliveries removed a second, with all that is theirs", "/s", Spread.of(values["ours"]))
+    ]
 
 
 def _nothing() -> None:

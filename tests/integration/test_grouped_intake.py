@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from uuid import uuid4
 
 import psycopg2
 import pytest
@@ -261,6 +262,24 @@ def test_a_transaction_whose_connection_is_cut_in_its_middle_is_not_begun_again(
     with pytest.raises(DatabaseUnavailable):
         be_cut_off()
     assert len(begun) == 1
+
+
+def test_a_statement_of_its_own_sees_its_organization_alone_and_survives_connections_that_were_cut(
+    platform, people, postgres, database_urls
+):
+    names = text("SELECT name FROM organizations")
+    for _ in range(2):
+        assert [row.name for row in platform.database.at_once(people.salon.id).execute(names, {}).all()] == [
+            people.salon.name
+        ]
+        cut_connections(postgres, database_urls)
+    assert len(platform.database.at_once(system=True).execute(names, {}).all()) > 1
+
+
+@pytest.mark.parametrize("whose", [{}, {"org_id": uuid4(), "system": True}], ids=["nobody", "both"])
+def test_a_statement_of_its_own_belongs_to_one_organization_or_to_the_system(whose, platform):
+    with pytest.raises(ValueError, match="one organization or to the system"):
+        platform.database.at_once(**whose)
 
 
 def test_an_event_costs_the_server_one_message(platform, endpoint, monkeypatch):
