@@ -120,7 +120,7 @@ def cleanup(house: House) -> list[Figure]:
         for statement in _OLD:
             house.ground.run(PRODUCT, statement)
         began = time.monotonic()
-        gone = clean_up(house.product.platform)["deliveries"]
+        gone = int(clean_up(house.product.platform)["deliveries"])
         if gone < EXPIRED:
             raise RuntimeError(f"{gone} of {EXPIRED} old deliveries are gone")
         return gone / (time.monotonic() - began)

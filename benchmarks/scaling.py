@@ -15,7 +15,7 @@ from contextlib import ExitStack, redirect_stderr
 from uuid import UUID
 
 from app.models import lanes
-from benchmarks import load, report
+from benchmarks import load, pace, report
 from benchmarks.figures import Figure, Run, Spread, beside, ratios
 from benchmarks.ground import PRODUCT, Ground
 from benchmarks.large import accept_cost
@@ -25,7 +25,7 @@ from benchmarks.steady import WAITING_SECONDS, plan_texts, texts_per_second, tex
 from sandbox.standins import StandIns
 
 PROCESSES, ORGANIZATIONS = (1, 2, 4), (10, 1_000, 10_000)
-CONNECTIONS, SECONDS, MOST_PER_SECOND = 32, 6, 8000
+CONNECTIONS, SECONDS, MOST_PER_SECOND, RATE = 32, 6, 8000, 100
 EVENTS, WAITING_EVENTS, CLAIMS = 4_000, 100_000, 100
 TEXTS_A_WORKER = 600
 
@@ -95,8 +95,8 @@ def waiting(product: Product, *, workers: int) -> float:
     return texts_per_second(product.ground)
 
 
-def claims(product: Product, of: Sequence[UUID]) -> float:
-    """Milliseconds of a claim of 16 lanes, median, of a hundred thousand that are due, of these organizations."""
+def claims(product: Product) -> float:
+    """Milliseconds of a claim of 16 lanes, median, of a hundred thousand that are due, of all organizations."""
     product.ground.empty()
     product.ground.run(
         PRODUCT,
@@ -118,6 +118,25 @@ def claims(product: Product, of: Sequence[UUID]) -> float:
         took.append((time.perf_counter() - began) * 1000)
         after = found.next_org or lanes.FIRST_ORG
     return statistics.median(took)
+
+
+def done(product: Product, doors: Sequence[Business]) -> float:
+    """Milliseconds from accepted to processed at a hundred a second, p95, when each organization has a date to come."""
+    product.ground.empty()
+    product.ground.run(PRODUCT, "INSERT INTO lanes SELECT id, 'later', now() + interval '1 day' FROM organizations")
+    path, count = product.ground.folder / "paced", RATE * SECONDS
+    with product.web(), product.worker():
+        product.fill(1, kind=load.TRIVIAL)
+        _await(lambda: product.finished() >= 1)
+        targets = [(one.target, one.secret) for one in doors]
+        load.write_requests_for(path, targets, count=count, kind=load.TRIVIAL)
+        pace.send(product.port, path, rate=RATE, connections=8)
+        _await(lambda: product.finished() > count)
+    return product.ground.ask(
+        PRODUCT,
+        "SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - received_at)) * 1000"
+        " FROM webhook_delivery_log WHERE event_key NOT LIKE 'fill-%'",
+    )
 
 
 def by_processes(product: Product, rounds: int, say: Callable[[str], None]) -> list[Figure]:
@@ -157,6 +176,8 @@ def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) 
     cpu = question("cpu_of", "the server's CPU for an accept", "us")
     delivered = question("handled_of", "deliveries a second with a handler", "/s", more_is_good=True)
     claimed = question("claim_of", "a claim of 16 lanes", "ms")
+    soon = question("done_of", "an event until processed, p95", "ms")
+    asked = (accepted, buffers, cpu, delivered, claimed, soon)
     product.ground.run(PRODUCT, "DELETE FROM organizations WHERE name LIKE 'Sender %'")
     doors = [product.business]
     for size in ORGANIZATIONS:
@@ -169,10 +190,11 @@ def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) 
             buffers.values[size].append(touched)
             cpu.values[size].append(used)
             delivered.values[size].append(handled(product, ids, workers=1))
-            claimed.values[size].append(claims(product, ids))
-            last = [one.values[size][-1] for one in (accepted, buffers, cpu, delivered, claimed)]
+            claimed.values[size].append(claims(product))
+            soon.values[size].append(done(product, doors))
+            last = [one.values[size][-1] for one in asked]
             say(f"  {size:,} organizations, round {number + 1}: {', '.join(f'{value:,.1f}' for value in last)}")
-    return [figure for one in (accepted, buffers, cpu, delivered, claimed) for figure in one.figures()]
+    return [figure for one in asked for figure in one.figures()]
 
 
 def _await(condition: Callable[[], bool]) -> None:

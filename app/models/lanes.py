@@ -23,6 +23,7 @@ from app.models.deliveries import UNFINISHED
 FIRST_ORG = UUID(int=0)
 MOST_STEPS = 750  # organizations looked at in one claim (5 ms); it goes on from there in the next
 EVENTS_PER_CLAIM = 5
+FEW = 200  # due lanes that a claim looks at before it walks
 
 lane_tokens = Sequence("lane_tokens", metadata=Base.metadata, data_type=BigInteger)
 
@@ -35,6 +36,7 @@ class Lane(Base):
         # Partial, so that only a statement that asks for a date can use it: with the statistics of an empty table it
         # would look as good as the primary key to one that asks for a lane, and read all of the organization's.
         Index("ix_lanes_turn", "org_id", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("ix_lanes_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -99,9 +101,17 @@ _FIRST_DELIVERIES = f"""LEFT JOIN LATERAL (
     WHERE d.org_id = c.org_id AND d.lane_key = c.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT {EVENTS_PER_CLAIM}
 ) d ON true"""
 
-# One step per organization by index, never per lane; the walk stops as soon as enough lanes are locked.
-_WALK = """
-    (SELECT org_id, 1 AS step FROM lanes WHERE org_id > :after ORDER BY org_id LIMIT 1)
+# While few lanes are due, their organizations are a turn, whoever else has dates to come. Else it walks: one step per
+# organization by index, never per lane; the walk stops as soon as enough lanes are locked.
+_DUE = f"due AS MATERIALIZED (SELECT org_id FROM lanes WHERE due_at <= now() ORDER BY due_at LIMIT {FEW})"
+_WALK = f"""
+    (
+        (SELECT DISTINCT org_id, :most_steps + 1 AS step FROM due
+         WHERE org_id > :after AND (SELECT count(*) FROM due) < {FEW} ORDER BY org_id)
+        UNION ALL
+        (SELECT org_id, 1 FROM lanes
+         WHERE org_id > :after AND (SELECT count(*) FROM due) = {FEW} ORDER BY org_id LIMIT 1)
+    )
     UNION ALL
     SELECT (SELECT l.org_id FROM lanes l WHERE l.org_id > t.org_id ORDER BY l.org_id LIMIT 1), t.step + 1
     FROM turn t WHERE t.org_id IS NOT NULL AND t.step < :most_steps
@@ -127,7 +137,7 @@ turn AS ({turn}), picked AS MATERIALIZED (
     WHERE t.org_id IS NOT NULL LIMIT :most
 )
 """
-PICKED_IN_TURN = _PICKED.format(turn=_WALK)
+PICKED_IN_TURN = f"{_DUE}, {_PICKED.format(turn=_WALK)}"
 # Those of the lanes that are still ours, locked one after the other in the order in which everybody locks lanes.
 _LOCKED = """
 SELECT l.org_id, l.lane_key, l.token FROM (

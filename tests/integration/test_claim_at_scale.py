@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from uuid import uuid4
 
 import psycopg2
@@ -100,6 +101,24 @@ def test_every_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full
     took, found = time_claims(platform, 16)
     assert max(took) < LIMIT_MS
     assert found == []
+
+
+def test_a_claim_finds_the_few_that_are_due_among_all_that_have_dates_to_come(
+    platform, full_inbox, postgres, database_urls
+):
+    with closing(psycopg2.connect(postgres.superuser_url(database_urls.name))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
+            cursor.execute("SELECT org_id FROM lanes WHERE lane_key = 'one' ORDER BY org_id LIMIT 30 OFFSET 5000")
+            few = [row[0] for row in cursor.fetchall()]
+            cursor.execute("UPDATE lanes SET due_at = now() WHERE org_id = ANY (%s::uuid[])", (few,))
+    first = claim(platform, lanes.FIRST_ORG)
+    rest = claim(platform, first.next_org)
+    nothing = claim(platform, lanes.FIRST_ORG)
+    assert [str(lane.org_id) for lane in sorted((*first.lanes, *rest.lanes), key=lambda lane: lane.org_id)] == few
+    assert (len(first.lanes), rest.next_org) == (16, None)
+    assert (nothing.lanes, nothing.next_org) == ([], None)
 
 
 def test_a_whole_round_reaches_every_organization_once_in_spite_of_the_backlog(platform, full_inbox):

@@ -166,6 +166,7 @@ def test_a_turn_takes_the_next_lanes_of_a_backlog_and_does_not_sort_all_of_it(ha
     turns = [plan for asked, plan in plans.items() if "turn AS" in asked]
     assert turns
     assert all(re.search(r"Index Scan using ix_lanes_turn on lanes l\b", plan) for plan in turns)
+    assert all(re.search(r"Limit\n\s*->  Index Scan using ix_lanes_due on lanes", plan) for plan in turns)
     assert not any(re.search(r"Bitmap Heap Scan on lanes|Sort Key: l\w*\.due_at", plan) for plan in turns)
 
 
