@@ -11,7 +11,9 @@ import errno
 import os
 import selectors
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from app.http.whole_requests import is_cut
 
+START_SECONDS = 30.0
 MOST_BYTES_IN_LOOP = 64 * 1024  # a larger request comes in pieces, and is worth a thread
 
 
@@ -54,6 +57,14 @@ class AnsweringWorker(ThreadWorker):  # type: ignore[misc]
         """Begin; what gunicorn was told changes no more, and is looked up as an attribute instead of as a setting."""
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """All threads from the beginning: a burst waits for none to be made, and more of them mean something grows."""
+        pool = ThreadPoolExecutor(self.cfg.threads, "request")
+        there = threading.Barrier(self.cfg.threads)  # nobody is idle before all are there
+        for _ in range(self.cfg.threads):
+            pool.submit(there.wait, START_SECONDS)
+        return pool
 
     def run(self) -> None:
         """Serve. What the loop has no words for (TLS, HTTP/2, the PROXY protocol, access lines) is gunicorn's."""
