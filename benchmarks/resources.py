@@ -6,7 +6,6 @@ Owns the looking. Whether memory stays flat over an hour is the soak's to say (`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import psutil
@@ -16,6 +15,7 @@ from benchmarks.figures import Figure, Run, Spread, beside, ratios
 from benchmarks.ground import PEER, PRODUCT
 from benchmarks.house import House
 from benchmarks.peer import Peer
+from benchmarks.until import await_until
 from sandbox.children import family_of
 
 EVENTS = 500  # that wait for a worker which begins
@@ -35,7 +35,7 @@ def start(house: House) -> list[Figure]:
     def until_the_first(service: AbstractContextManager[psutil.Process], database: str, done: str) -> float:
         began = time.monotonic()
         with service:
-            _await(lambda: house.ground.ask(database, done) > 0)
+            await_until(lambda: house.ground.ask(database, done) > 0, seconds=MOST_SECONDS, every=LOOK_SECONDS)
             return time.monotonic() - began
 
     def ours() -> float:
@@ -67,7 +67,7 @@ def memory(house: House) -> list[Figure]:
         house.ground.empty()
         house.product.fill(house.backlog, kind=load.TRIVIAL)
         with house.product.worker() as process:
-            _await(lambda: house.product.finished() >= house.backlog)
+            await_until(lambda: house.product.finished() >= house.backlog, seconds=MOST_SECONDS, every=LOOK_SECONDS)
             return _megabytes(process)
 
     def theirs(peer: Peer) -> float:
@@ -75,7 +75,7 @@ def memory(house: House) -> list[Figure]:
         count = house.backlog // 2
         peer.fill(count)
         with peer.worker() as process:
-            _await(lambda: peer.finished() >= count)
+            await_until(lambda: peer.finished() >= count, seconds=MOST_SECONDS, every=LOOK_SECONDS)
             return _megabytes(process)
 
     def web(service: AbstractContextManager[psutil.Process]) -> float:
@@ -91,14 +91,6 @@ def memory(house: House) -> list[Figure]:
         _figure(house, "memory_worker", "memory of a worker service after a backlog", "MB", workers),
         _figure(house, "memory_web", "memory of a web service, two processes and their parent", "MB", webs),
     ]
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + MOST_SECONDS
-    while not condition():
-        if time.monotonic() > until:
-            raise RuntimeError("the worker did not do it in time")
-        time.sleep(LOOK_SECONDS)
 
 
 def _megabytes(process: psutil.Process) -> float:

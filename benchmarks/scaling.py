@@ -7,26 +7,26 @@ event costs when there are ten thousand of them. Sizes of one question run in tu
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stderr
 from uuid import UUID
 
-from app.models import lanes
 from benchmarks import load, pace, report
 from benchmarks.figures import Figure, Run, Spread, beside, ratios
 from benchmarks.ground import PRODUCT, Ground
+from benchmarks.insides import claim_milliseconds
 from benchmarks.large import accept_cost
 from benchmarks.peer import SOURCE
 from benchmarks.product import Business, Product
 from benchmarks.steady import WAITING_SECONDS, plan_texts, texts_per_second, texts_sent
+from benchmarks.traffic import check
+from benchmarks.until import await_until
 from sandbox.standins import StandIns
 
 PROCESSES, ORGANIZATIONS = (1, 2, 4), (10, 1_000, 10_000)
 CONNECTIONS, SECONDS, MOST_PER_SECOND, RATE = 32, 6, 8000, 100
-EVENTS, WAITING_EVENTS, CLAIMS = 4_000, 100_000, 100
+EVENTS, WAITING_EVENTS, DONE_SECONDS = 4_000, 100_000, 120.0
 TEXTS_A_WORKER = 600
 
 
@@ -63,8 +63,7 @@ def accepts(product: Product, doors: Sequence[Business], **web: str) -> float:
     load.write_requests_for(path, [(one.target, one.secret) for one in doors], count=SECONDS * MOST_PER_SECOND)
     with product.web(**web):
         sent = load.send(product.base_url, path, connections=CONNECTIONS, seconds=SECONDS)
-    if sent.refused or sent.broken:
-        raise RuntimeError(f"{sent.refused} refused, {sent.broken} broken")
+    check(sent, product.ground.ask(PRODUCT, "SELECT count(*) FROM webhook_delivery_log"))
     return sent.per_second
 
 
@@ -75,7 +74,7 @@ def handled(product: Product, of: Sequence[UUID], *, workers: int) -> float:
     with ExitStack() as running:
         for _ in range(workers):
             running.enter_context(product.worker())
-        _await(lambda: product.finished() >= EVENTS)
+        await_until(lambda: product.finished() >= EVENTS, seconds=DONE_SECONDS)
     return product.ground.ask(
         PRODUCT,
         "SELECT 0.6 * count(*) / extract(epoch FROM percentile_disc(0.9) WITHIN GROUP (ORDER BY finished_at)"
@@ -91,7 +90,7 @@ def waiting(product: Product, *, workers: int) -> float:
         with ExitStack() as running:
             for _ in range(workers):
                 running.enter_context(product.worker(TWILIO_API_BASE_URL=world.twilio_url))
-            _await(lambda: texts_sent(product.ground) >= 0.95 * count)
+            await_until(lambda: texts_sent(product.ground) >= 0.95 * count, seconds=DONE_SECONDS)
     return texts_per_second(product.ground)
 
 
@@ -110,14 +109,7 @@ def claims(product: Product) -> float:
         " SELECT org_id, 't', 't', lane_key, lane_key, now() FROM lanes",
     )
     product.ground.run(PRODUCT, "VACUUM ANALYZE lanes, webhook_delivery_log")
-    after, took = lanes.FIRST_ORG, []
-    for _ in range(CLAIMS):
-        began = time.perf_counter()
-        with product.platform.database.transaction(system=True) as session:
-            found = lanes.claim_lanes(session, after=after, most=16, per_org=12, lease_seconds=60, full=[])
-        took.append((time.perf_counter() - began) * 1000)
-        after = found.next_org or lanes.FIRST_ORG
-    return statistics.median(took)
+    return claim_milliseconds(product)
 
 
 def done(product: Product, doors: Sequence[Business]) -> float:
@@ -127,11 +119,11 @@ def done(product: Product, doors: Sequence[Business]) -> float:
     path, count = product.ground.folder / "paced", RATE * SECONDS
     with product.web(), product.worker():
         product.fill(1, kind=load.TRIVIAL)
-        _await(lambda: product.finished() >= 1)
+        await_until(lambda: product.finished() >= 1, seconds=DONE_SECONDS)
         targets = [(one.target, one.secret) for one in doors]
         load.write_requests_for(path, targets, count=count, kind=load.TRIVIAL)
         pace.send(product.port, path, rate=RATE, connections=8)
-        _await(lambda: product.finished() > count)
+        await_until(lambda: product.finished() > count, seconds=DONE_SECONDS)
     return product.ground.ask(
         PRODUCT,
         "SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - received_at)) * 1000"
@@ -195,14 +187,6 @@ def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) 
             last = [one.values[size][-1] for one in asked]
             say(f"  {size:,} organizations, round {number + 1}: {', '.join(f'{value:,.1f}' for value in last)}")
     return [figure for one in asked for figure in one.figures()]
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
-    while not condition():
-        if time.monotonic() > until:
-            raise RuntimeError("what waited was not done in two minutes")
-        time.sleep(0.1)
 
 
 PARTS = {"processes": by_processes, "organizations": by_organizations}

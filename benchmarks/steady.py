@@ -17,6 +17,7 @@ from benchmarks.figures import Figure, Spread, below, beside, ratios
 from benchmarks.ground import PRODUCT, Ground
 from benchmarks.house import House
 from benchmarks.product import ALWAYS_OPEN, Product
+from benchmarks.until import await_until
 from sandbox.standins import RemoteWorld, StandIns
 
 RATE, SENDERS = 200, 8
@@ -42,12 +43,13 @@ def done(house: House) -> list[Figure]:
         house.ground.empty()
         with house.product.web(), house.product.worker():
             house.product.fill(1, kind=load.TRIVIAL)
-            _await_finished(house, 1)  # the worker is there: its start is not what is measured
+            # The worker is there: its start is not what is measured.
+            await_until(lambda: house.product.finished() >= 1, seconds=60)
             path, business = house.ground.folder / "paced.requests", house.product.business
             count = int(RATE * house.seconds)
             load.write_requests(path, target=business.target, secret=business.secret, count=count, kind=load.TRIVIAL)
             pace.send(house.product.port, path, rate=RATE, connections=SENDERS)
-            _await_finished(house, count + 1)
+            await_until(lambda: house.product.finished() > count, seconds=60)
         return house.ground.ask(PRODUCT, _DONE)
 
     values = beside({"ours": once}, rounds=house.rounds, say=house.say)
@@ -98,14 +100,6 @@ def waiting(house: House) -> list[Figure]:
             wanted=0.8,
         )
     ]
-
-
-def _await_finished(house: House, count: int) -> None:
-    until = time.monotonic() + 60
-    while (finished := house.product.finished()) < count:
-        if time.monotonic() > until:
-            raise RuntimeError(f"{finished} of {count} events were processed in time")
-        time.sleep(0.1)
 
 
 def plan_texts(product: Product, world: RemoteWorld, *, texts: int) -> int:

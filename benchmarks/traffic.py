@@ -22,11 +22,11 @@ from benchmarks.ground import PEER, PRODUCT
 from benchmarks.house import House
 from benchmarks.peer import SECRET, TARGET, Peer
 from benchmarks.product import await_answer
+from benchmarks.until import await_until
 from sandbox.children import start_child, stop_child
 from sandbox.ports import LOOPBACK, free_port
 
 CONNECTIONS = 32
-LOOK_SECONDS = 0.1
 USUAL_MS = 5.0  # of an answer at half the peer's peak; the pause before the next request is so much shorter
 MOST_PER_SECOND = 8000  # requests there are for a second of load: more than anybody here answers
 BIN = Path(sys.executable).parent
@@ -102,7 +102,7 @@ def deliver(house: House) -> list[Figure]:
         house.ground.empty()
         house.product.fill(number, kind=kind)
         with house.product.worker():
-            _await(lambda: house.product.finished() >= number, seconds=180)
+            await_until(lambda: house.product.finished() >= number, seconds=180)
         return house.ground.ask(
             PRODUCT,
             "SELECT 0.9 * count(*) / extract(epoch FROM max(finished_at) -"
@@ -114,7 +114,7 @@ def deliver(house: House) -> list[Figure]:
         house.ground.empty()
         peer.fill(count)
         with peer.worker():
-            _await(lambda: peer.finished() >= count, seconds=180)
+            await_until(lambda: peer.finished() >= count, seconds=180)
         return house.ground.ask(
             PEER,
             "SELECT 0.9 * count(*) / extract(epoch FROM max(at) - percentile_disc(0.1) WITHIN GROUP (ORDER BY at))"
@@ -140,14 +140,14 @@ def both(house: House) -> list[Figure]:
         with house.product.web(), house.product.worker():
             began = time.monotonic()
             sent = _accept_ours(house, CONNECTIONS, kind=load.TRIVIAL)
-            _await(lambda: house.product.finished() >= sent.requests - sent.refused, seconds=180)
+            await_until(lambda: house.product.finished() >= sent.requests - sent.refused, seconds=180)
             return (sent.requests - sent.refused) / (time.monotonic() - began)
 
     def peers(_name: str, peer: Peer) -> float:
         with peer.web(), peer.worker():
             began = time.monotonic()
             sent = _accept_peer(house, peer, CONNECTIONS)
-            _await(lambda: peer.finished() >= sent.requests - sent.refused, seconds=180)
+            await_until(lambda: peer.finished() >= sent.requests - sent.refused, seconds=180)
             return (sent.requests - sent.refused) / (time.monotonic() - began)
 
     runs: dict[str, Run] = {"ours": ours, **_of_peers(house, peers)}
@@ -180,7 +180,7 @@ def _accept_ours(house: House, connections: int, kind: str = load.REPORT, pause_
         house.product.base_url, requests, connections=connections, seconds=house.seconds, pause_ms=pause_ms
     )
     stored = house.ground.ask(PRODUCT, "SELECT count(*) FROM webhook_delivery_log WHERE provider = 'vapi'")
-    _check(sent, stored)
+    check(sent, stored)
     return sent
 
 
@@ -194,7 +194,7 @@ def _accept_peer(house: House, peer: Peer, connections: int, pause_ms: float = 0
     house.ground.empty()
     requests = _requests(house, target=TARGET, secret=SECRET)
     sent = load.send(peer.base_url, requests, connections=connections, seconds=house.seconds, pause_ms=pause_ms)
-    _check(sent, house.ground.ask(PEER, "SELECT count(*) FROM events"))
+    check(sent, house.ground.ask(PEER, "SELECT count(*) FROM events"))
     return sent
 
 
@@ -204,7 +204,8 @@ def _requests(house: House, *, target: str, secret: str, kind: str = load.REPORT
     return path
 
 
-def _check(sent: load.Sent, stored: float) -> None:
+def check(sent: load.Sent, stored: float) -> None:
+    """Raises RuntimeError unless all were acknowledged, and all that were are stored."""
     accepted = sent.requests - sent.refused
     if sent.refused or sent.broken or stored < accepted:
         raise RuntimeError(f"{sent.refused} refused, {sent.broken} broken, {stored:.0f} of {accepted} stored")
@@ -249,11 +250,3 @@ def _against(
         not_run="" if other else house.without_peer,
         beside=beside_ or {},
     )
-
-
-def _await(condition: Callable[[], bool], *, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise RuntimeError("what waited was not done in time")
-        time.sleep(LOOK_SECONDS)

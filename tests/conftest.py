@@ -11,8 +11,10 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -218,12 +220,16 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
     )
 
 
+@contextmanager
+def superuser(postgres: EmbeddedPostgres, database: str = "postgres") -> Iterator[Any]:
+    """A cursor past all roles, outside any transaction."""
+    with closing(psycopg2.connect(postgres.superuser_url(database))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
+
+
 def run_as_superuser(postgres: EmbeddedPostgres, statement: str) -> None:
     """One statement outside any transaction."""
-    connection = psycopg2.connect(postgres.superuser_url())
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-    finally:
-        connection.close()
+    with superuser(postgres) as cursor:
+        cursor.execute(statement)

@@ -168,10 +168,9 @@ class Database:
 
     @contextmanager
     def _session(self, statement_timeout_ms: int, settings: str) -> Iterator[Session]:
-        with self._guarded(statement_timeout_ms):
-            session = self._begin(settings)
-            with session, session.get_transaction() or session.begin():
-                yield session
+        with self._guarded(statement_timeout_ms), self._begin(settings) as session:
+            yield session
+            session.commit()
 
     def _begin(self, settings: str) -> Session:
         """A session in a transaction that has its settings. A dead connection fails here, where nothing is done yet."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing
 from uuid import uuid4
 
-import psycopg2
 import pytest
 
 from app.models import lanes
+from tests.conftest import superuser
 
 BACKLOG = 100_000
 ORGANIZATIONS = 10_000
@@ -21,11 +20,9 @@ TRIES = 7
 @pytest.fixture
 def full_inbox(postgres, platform, database_urls):
     """100,000 waiting in one organization, 100,000 behind one waiting head, 10,000 organizations with one each."""
-    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
-    connection.autocommit = True
     noisy, blocked = uuid4(), uuid4()
     deliveries = "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, next_attempt_at)"
-    with connection.cursor() as cursor:
+    with superuser(postgres, database_urls.name) as cursor:
         for statement, values in (
             ("INSERT INTO lanes SELECT %s, 'l' || i, now() FROM generate_series(1, %s) i", (str(noisy), BACKLOG)),
             (
@@ -43,7 +40,6 @@ def full_inbox(postgres, platform, database_urls):
             ("VACUUM ANALYZE lanes, webhook_delivery_log", None),
         ):
             cursor.execute(statement, values)
-    connection.close()
 
 
 class TakenBack(Exception):
@@ -93,11 +89,8 @@ def test_every_claim_stays_under_20_ms_and_takes_turns_between_organizations(pla
 
 
 def test_every_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full_inbox, postgres, database_urls):
-    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
-    connection.autocommit = True
-    with connection.cursor() as cursor:  # not vacuumed: the walk also meets what the update left behind
+    with superuser(postgres, database_urls.name) as cursor:  # not vacuumed: a claim also meets what the update left
         cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
-    connection.close()
     took, found = time_claims(platform, 16)
     assert max(took) < LIMIT_MS
     assert found == []
@@ -106,13 +99,11 @@ def test_every_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full
 def test_a_claim_finds_the_few_that_are_due_among_all_that_have_dates_to_come(
     platform, full_inbox, postgres, database_urls
 ):
-    with closing(psycopg2.connect(postgres.superuser_url(database_urls.name))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
-            cursor.execute("SELECT org_id FROM lanes WHERE lane_key = 'one' ORDER BY org_id LIMIT 30 OFFSET 5000")
-            few = [row[0] for row in cursor.fetchall()]
-            cursor.execute("UPDATE lanes SET due_at = now() WHERE org_id = ANY (%s::uuid[])", (few,))
+    with superuser(postgres, database_urls.name) as cursor:
+        cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
+        cursor.execute("SELECT org_id FROM lanes WHERE lane_key = 'one' ORDER BY org_id LIMIT 30 OFFSET 5000")
+        few = [row[0] for row in cursor.fetchall()]
+        cursor.execute("UPDATE lanes SET due_at = now() WHERE org_id = ANY (%s::uuid[])", (few,))
     first = claim(platform, lanes.FIRST_ORG)
     rest = claim(platform, first.next_org)
     nothing = claim(platform, lanes.FIRST_ORG)

@@ -19,6 +19,7 @@ from app.models.inbox import NewDelivery
 from app.services import api_reads, handlers
 from app.services.drain import Drain
 from app.services.platform import Platform
+from tests.conftest import superuser
 from tests.eventually import eventually
 
 MANY = 20_000
@@ -51,15 +52,12 @@ def full(postgres, platform, database_urls, people) -> None:
         " SELECT gen_random_uuid(), event_key, org_id FROM webhook_delivery_log",
         "INSERT INTO ledger_entries (org_id, provider, accepted) SELECT org_id, provider, 1 FROM webhook_delivery_log",
     )
-    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+    with superuser(postgres, database_urls.name) as cursor:
         cursor.execute(finished, (org, MANY))
         cursor.execute(waiting, (org, MANY))
         for statement in belongings:
             cursor.execute(statement)
         cursor.execute("ANALYZE")
-    connection.close()
 
 
 @contextmanager
@@ -142,16 +140,13 @@ def test_a_hot_query_reads_no_large_table_from_end_to_end(hot: Callable[[Platfor
 @pytest.fixture
 def backlog(postgres, platform, database_urls, people) -> None:
     """20,000 events of one organization that are due, which came so quickly that no statistics know of them."""
-    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+    with superuser(postgres, database_urls.name) as cursor:
         cursor.execute(
             "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, next_attempt_at)"
             " SELECT %s, 'test', 'probe', 'due' || i, 'due' || i, now() FROM generate_series(1, %s) i",
             (str(people.salon.id), MANY),
         )
         cursor.execute("INSERT INTO lanes SELECT org_id, lane_key, now() FROM webhook_delivery_log")
-    connection.close()
 
 
 @pytest.mark.parametrize("handled", [True, False], ids=["claim", "sweep"])
@@ -173,15 +168,12 @@ def test_a_turn_takes_the_next_lanes_of_a_backlog_and_does_not_sort_all_of_it(ha
 @pytest.fixture
 def analysed_while_empty(postgres, platform, database_urls, people) -> None:
     """What happens to the table of lanes: it was full, was emptied, and was analysed then; and the next burst comes."""
-    connection = psycopg2.connect(postgres.superuser_url(database_urls.name))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+    with superuser(postgres, database_urls.name) as cursor:
         cursor.execute(
             "INSERT INTO lanes SELECT %s, 'old' || i, now() FROM generate_series(1, %s) i", (str(people.salon.id), MANY)
         )
         cursor.execute("DELETE FROM lanes")
         cursor.execute("ANALYZE lanes")
-    connection.close()
 
 
 @pytest.mark.parametrize("handled", [True, False], ids=["claim", "sweep"])
@@ -202,13 +194,12 @@ def test_each_lane_is_looked_up_for_itself_also_with_the_statistics_of_an_empty_
 def test_an_ending_reads_only_what_has_ended_also_in_a_small_inbox(
     backlog, people, platform, monkeypatch, postgres, database_urls
 ):
-    with closing(psycopg2.connect(postgres.superuser_url(database_urls.name))) as connection:
-        connection.autocommit = True
-        connection.cursor().execute(
+    with superuser(postgres, database_urls.name) as cursor:
+        cursor.execute(
             "INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process, ended_at, outcome)"
             " SELECT org_id, id, 1, 1, 'earlier', now(), 'retry' FROM webhook_delivery_log"
         )
-        connection.cursor().execute("ANALYZE")
+        cursor.execute("ANALYZE")
     monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), lambda _: None)
     with explained(platform) as plans:
         Drain(platform, threads=4).run(seconds=0.5, keep_going=lambda: len(plans) < 40)
