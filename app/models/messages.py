@@ -180,8 +180,10 @@ def insert_message(session: Session, **values: Any) -> UUID | None:
     return session.scalar(insert(Message).values(**values).on_conflict_do_nothing().returning(Message.id))
 
 
+# By name: a release that adds a column runs its migration while this one still sends.
+_COLUMNS = ", ".join(f"m.{column.name}" for column in Message.__table__.columns)
 _READ_PLANNED = text(
-    "SELECT m.*, (SELECT sealed FROM house_keys WHERE name = :aliases) AS sealed"
+    f"SELECT {_COLUMNS}, (SELECT sealed FROM house_keys WHERE name = :aliases) AS sealed"
     " FROM messages m WHERE org_id = :org AND id = :id AND status = 'planned'"
 )
 

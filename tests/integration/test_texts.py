@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from app.services.drain import Drain
 from app.services.messages import plan_text
+from tests.conftest import superuser
 
 ADA = "+4915112345678"
 
@@ -43,6 +44,16 @@ def test_a_text_goes_out_once_with_a_callback_url_that_names_its_row(platform, p
     settle(lambda: rows(platform, people.salon) == ["sent"])
     (request,) = world.requests("twilio", "create_message")
     assert f"/webhooks/twilio/{people.salon.twilio_token}/status?m={message_id}" in str(request)
+
+
+def test_texts_go_out_while_the_next_release_has_added_a_column(platform, people, settle, postgres, database_urls):
+    with superuser(postgres, database_urls.name) as cursor:
+        cursor.execute("ALTER TABLE messages ADD COLUMN of_the_next_release text")
+        try:
+            plan(platform, people.salon)
+            settle(lambda: rows(platform, people.salon) == ["sent"])
+        finally:
+            cursor.execute("ALTER TABLE messages DROP COLUMN of_the_next_release")
 
 
 def test_the_same_idempotency_key_is_one_text(platform, people, world, settle):
