@@ -7,11 +7,9 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 import requests
 from sqlalchemy import text
@@ -214,16 +212,3 @@ def test_a_client_of_the_usual_kind_is_served_on_its_kept_connection(vapi):
             message = {"type": "status-update", "status": f"s{number}", "call": {"id": "c1"}}
             assert session.post(url, json={"message": message}, headers=headers, timeout=10).status_code == 200
     assert len(vapi.stored()) == 21
-
-
-@pytest.mark.parametrize("house", [6], indirect=True)
-def test_a_burst_finds_all_its_threads_there(house):
-    house.start_web()
-    url = f"{house.base_url}/health/database"
-    requests.get(url, timeout=10)
-    (process,) = psutil.Process(house._processes.pid("web")).children()
-    before = process.num_threads()
-    with ThreadPoolExecutor(6) as callers:
-        answers = list(callers.map(lambda _: requests.get(url, timeout=10).status_code, range(60)))
-    assert set(answers) == {200}
-    assert process.num_threads() == before
