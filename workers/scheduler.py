@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from types import FrameType
 
 import redis
@@ -22,6 +21,7 @@ from app.queue import QUEUE_NAME
 from app.redis import RedisAway, RedisLink
 from app.services.error_counts import ErrorCounts
 from workers.schedule import OnceScheduler, register
+from workers.told import Told
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 10
@@ -42,19 +42,19 @@ def main() -> int:
         sys.stderr.write(f"The scheduler does not start: {error}\n")
         return 78
     error_counts = ErrorCounts(link)
-    stopping = threading.Event()
+    told = Told()
 
     def stop(number: int, _frame: FrameType | None) -> None:
         """Once: leave after this round. Again, or with a Redis that holds us up: at once; the lock ends by itself."""
-        stopping.set()
-        signal.signal(number, signal.SIG_DFL)
         signal.alarm(STOP_SECONDS)
+        signal.signal(number, signal.SIG_DFL)
+        told.tell()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     scheduler = OnceScheduler(queue_name=QUEUE_NAME, connection=connection, interval=POLL_SECONDS)
     log.info("scheduler.started")
-    while not stopping.wait(POLL_SECONDS):
+    while not told.within(POLL_SECONDS):
         try:
             # Its lock lets one scheduler of several work; it ends by itself when that one dies.
             if scheduler.acquire_lock():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import threading
 from pathlib import Path
 
 from sandbox.standins.server import DEFAULT_LATENCY_SECONDS, StandIns
@@ -18,12 +17,13 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="file that remembers accounts, messages and calendars")
     parser.add_argument("--latency", type=float, default=DEFAULT_LATENCY_SECONDS, help="seconds before every answer")
     options = parser.parse_args()
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    # Blocked in every thread that begins from here, and waited for: no handler, so none that could meet the main
+    # thread inside the very lock it needs, or just before it falls asleep.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     standins = StandIns(host=options.host, port=options.port, latency=options.latency, state_path=options.state)
     print(f"stand-ins ready at {standins.world.url}", flush=True)
-    stopped.wait()
+    signal.sigwait(ends)
     standins.stop()
 
 
