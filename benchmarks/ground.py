@@ -7,6 +7,7 @@ Nothing here is measured.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -20,13 +21,13 @@ PRODUCT, PEER = "voicedesk", "peer"
 
 
 class Ground:
-    """Both servers, for as long as the block lasts."""
+    """Both servers, for as long as the block lasts. ``settings`` are PostgreSQL's, beside those of all tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="voicedesk-bench-")
         self.folder = Path(self._scratch.name)
         self.folder.chmod(0o755)
-        self.postgres = EmbeddedPostgres(self.folder / "postgres")
+        self.postgres = EmbeddedPostgres(self.folder / "postgres", settings=settings)
         self.valkey = EmbeddedValkey(self.folder / "valkey")
         self.owner_url = self.app_url = self.peer_url = ""
 

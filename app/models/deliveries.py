@@ -16,7 +16,6 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -69,8 +68,9 @@ class Delivery(Base):
         Index("ix_deliveries_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_deliveries_dead", "finished_at", postgresql_where=text("status = 'dead'")),
         # How a person finds an event: by the provider's id of it, and by its call or conversation.
-        Index("ix_deliveries_event", "event_key"),
-        Index("ix_deliveries_story", "lane_key", "id", postgresql_ops={"lane_key": "text_pattern_ops"}),
+        # Each asks for the whole of the one, and for the beginning of the other.
+        Index("ix_deliveries_event", "event_key", postgresql_using="hash"),
+        Index("ix_deliveries_story", "lane_key", postgresql_ops={"lane_key": "text_pattern_ops"}),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -96,16 +96,12 @@ class Delivery(Base):
 
 
 class Payload(Base):
-    """What an event said, apart from the row that changes, so that a status update does not rewrite it."""
+    """What an event said, apart from the row that changes, so that a status update does not rewrite it.
+
+    No foreign key, which would look the delivery up that was just made; a trigger deletes it with its delivery.
+    """
 
     __tablename__ = "webhook_payloads"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["org_id", "delivery_id"],
-            ["webhook_delivery_log.org_id", "webhook_delivery_log.id"],
-            ondelete="CASCADE",
-        ),
-    )
 
     delivery_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     org_id: Mapped[OrgId] = mapped_column(primary_key=True)
@@ -116,15 +112,13 @@ class Payload(Base):
 
 
 class Attempt(Base):
-    """One try at a delivery: begun before the handler starts, so that a crash leaves a trace."""
+    """One try at a delivery: begun before the handler starts, so that a crash leaves a trace.
+
+    As with payloads, a trigger and no foreign key.
+    """
 
     __tablename__ = "delivery_attempts"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["org_id", "delivery_id"],
-            ["webhook_delivery_log.org_id", "webhook_delivery_log.id"],
-            ondelete="CASCADE",
-        ),
         Index("ix_delivery_attempts_delivery", "org_id", "delivery_id", "id"),
         Index("ix_delivery_attempts_refused", "ended_at", postgresql_where=text("error_code = 'credentials_refused'")),
     )

@@ -54,12 +54,12 @@ _KEYS = (
     + f"""
 , gone AS (
     DELETE FROM processed_webhook_events k USING piece p
-    WHERE k.integration_id = p.integration_id AND k.event_key = p.event_key RETURNING 1
+    WHERE k.digest = event_digest(p.integration_id, p.event_key) RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), {_END}
 """
 )
-# With a delivery go its payload and its attempts (by foreign key), and its dedup key.
+# With a delivery go its payload and its attempts (by a trigger), and its dedup key.
 _DELIVERIES = (
     _PIECE
     + f"""
@@ -72,7 +72,7 @@ _DELIVERIES = (
     RETURNING d.integration_id, d.event_key
 ), keys AS (
     DELETE FROM processed_webhook_events k USING gone g
-    WHERE k.integration_id = g.integration_id AND k.event_key = g.event_key
+    WHERE k.digest = event_digest(g.integration_id, g.event_key)
 )
 SELECT (SELECT count(*) FROM gone), {_END}
 """
@@ -127,7 +127,7 @@ def count_expired(
             """
             SELECT
                 (SELECT count(*) FROM webhook_delivery_log d JOIN processed_webhook_events k
-                    ON k.integration_id = d.integration_id AND k.event_key = d.event_key
+                    ON k.digest = event_digest(d.integration_id, d.event_key)
                  WHERE d.finished_at < now() - make_interval(secs => :keys) AND d.status IN ('processed', 'skipped'))
                 AS keys,
                 (SELECT count(*) FROM webhook_delivery_log

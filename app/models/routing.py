@@ -140,7 +140,7 @@ def assign(session: Session, event_id: int, org_id: UUID) -> bool:
                 WHERE p.delivery_id = t.id AND p.org_id = :nobody
             ), keyed AS (
                 UPDATE processed_webhook_events k SET org_id = :org FROM taken t
-                WHERE k.integration_id = t.integration_id AND k.event_key = t.event_key
+                WHERE k.digest = event_digest(t.integration_id, t.event_key)
             ), booked AS (
                 INSERT INTO ledger_entries (org_id, provider, accepted)
                 SELECT :org, provider, 1 FROM taken UNION ALL SELECT :nobody, provider, -1 FROM taken

@@ -16,13 +16,14 @@ from sqlalchemy import Engine, event
 from app.database import at_once
 from app.models import inbox
 from app.models.inbox import NewDelivery
-from app.services import api_reads, handlers
+from app.services import api_reads, cleanup, handlers, story
 from app.services.drain import Drain
 from app.services.platform import Platform
 from tests.conftest import superuser
 from tests.eventually import eventually
 
 MANY = 20_000
+OLD = 1111  # of those, whose numbers begin with a seven and that ended long ago
 LARGE = "webhook_delivery_log|webhook_payloads|delivery_attempts|processed_webhook_events|ledger_entries|lanes"
 _SCAN = re.compile(rf"Seq Scan on ({LARGE})\b.*")
 _ALL_LANES = re.compile(r"Scan[^\n]* on lanes\b[^\n]*\n(?!\s*(Index|TID) Cond)")  # no key says which of them
@@ -34,7 +35,8 @@ def full(postgres, platform, database_urls, people) -> None:
     org = str(people.salon.id)
     finished = (
         "INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key, status, finished_at,"
-        " next_attempt_at) SELECT %s, 'test', 'probe', 'done' || i, 'done' || i, 'processed', now(), now()"
+        " next_attempt_at) SELECT %s, 'test', 'probe', 'done' || i, 'done' || i, 'processed',"
+        " CASE WHEN i::text LIKE '7%%' THEN now() - interval '9 days' ELSE now() END, now()"
         " FROM generate_series(1, %s) i"
     )
     waiting = (
@@ -124,10 +126,22 @@ def read_pages(platform: Platform, org_id: Any) -> None:
     api_reads.delivery(platform, org_id, first["data"][0]["id"])
 
 
+def tell_stories(platform: Platform, org_id: Any) -> None:
+    for which in ({}, {"org_id": org_id}):
+        assert story.tell(platform, "done7", **which)
+        assert story.tell(platform, "waits7", **which)
+
+
+def clean_what_is_old(platform: Platform, org_id: Any) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(cleanup, "PIECE", 50)  # as little of this table as a piece is of ten million rows
+        assert cleanup.clean_up(platform)["deliveries"] == OLD
+
+
 @pytest.mark.parametrize(
     "hot",
-    [skip, deliver, read_pages],
-    ids=["skip", "deliver", "pages"],
+    [skip, deliver, read_pages, tell_stories, clean_what_is_old],
+    ids=["skip", "deliver", "pages", "stories", "cleanup"],
 )
 def test_a_hot_query_reads_no_large_table_from_end_to_end(hot: Callable[[Platform, Any], None], full, people, platform):
     with explained(platform) as plans:
