@@ -191,8 +191,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=PUBLISHED)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    cache = psutil.virtual_memory().total // MEMORY_SHARE // 2**20
-    with Ground({"shared_buffers": f"{cache}MB"}) as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
+    cache = {"shared_buffers": f"{psutil.virtual_memory().total // MEMORY_SHARE // 2**20}MB"}
+    with Ground(cache) as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
         product = Product(ground)
         try:
             inbox_ = Inbox(ground, product)
