@@ -42,6 +42,8 @@ class DeliveryStatus(StrEnum):
 
 
 UNFINISHED = "status IN ('received', 'processing', 'retrying')"
+# True of all. Who looks for an event key says it too, and PostgreSQL sees that the two indexes of keys have them all.
+OPEN_OR_ENDED = f"({UNFINISHED} OR NOT ({UNFINISHED}))"
 INTERNAL_PROVIDER = "voicedesk"
 # Of events that nobody sent and that concern nobody: they only show that work moves. Not in organizations.
 CANARY_ORG_ID = UUID("00000000-0000-4000-8000-0000000ca9a1")
@@ -68,8 +70,11 @@ class Delivery(Base):
         Index("ix_deliveries_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_deliveries_dead", "finished_at", postgresql_where=text("status = 'dead'")),
         # How a person finds an event: by the provider's id of it, and by its call or conversation.
-        # Each asks for the whole of the one, and for the beginning of the other.
-        Index("ix_deliveries_event", "event_key", postgresql_using="hash"),
+        # The key is asked for as a whole and of both (``OPEN_OR_ENDED``), the lane by its beginning.
+        Index(
+            "ix_deliveries_event", "event_key", postgresql_using="hash", postgresql_where=text(f"NOT ({UNFINISHED})")
+        ),
+        Index("ix_deliveries_event_open", "event_key", postgresql_where=text(UNFINISHED)),
         Index("ix_deliveries_story", "lane_key", postgresql_ops={"lane_key": "text_pattern_ops"}),
     )
 
@@ -147,12 +152,14 @@ def list_deliveries(
     statement = select(Delivery).order_by(Delivery.id.desc()).limit(limit)
     wanted = Delivery.org_id != CANARY_ORG_ID if org_id is None else Delivery.org_id == org_id
     statement = statement.where(wanted)
+    if equal.get("event_key"):
+        statement = statement.where(text(OPEN_OR_ENDED))
     return list(session.scalars(statement.filter_by(**{name: value for name, value in equal.items() if value})))
 
 
 def find_by_event(session: Session, org_id: UUID, event_key: str) -> int | None:
     """The newest delivery of the organization with this event key."""
-    found = select(Delivery.id).where(Delivery.org_id == org_id, Delivery.event_key == event_key)
+    found = select(Delivery.id).where(Delivery.org_id == org_id, Delivery.event_key == event_key, text(OPEN_OR_ENDED))
     return session.scalar(found.order_by(Delivery.id.desc()).limit(1))
 
 
@@ -164,7 +171,9 @@ def find_delivery(session: Session, delivery_id: int) -> Delivery | None:
 def kept_events(session: Session, events: Sequence[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
     """Those of the events (integration and key) that have a delivery, in whatever state."""
     found = session.execute(
-        select(Delivery.integration_id, Delivery.event_key).where(Delivery.event_key.in_([key for _, key in events]))
+        select(Delivery.integration_id, Delivery.event_key).where(
+            Delivery.event_key.in_([key for _, key in events]), text(OPEN_OR_ENDED)
+        )
     )
     return {(row[0], row[1]) for row in found if row[0] is not None} & set(events)
 

@@ -15,6 +15,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, Text, Uuid
 
+from app.models.deliveries import OPEN_OR_ENDED
+
 Row = dict[str, Any]
 
 _ORG = "(CAST(:org AS uuid) IS NULL OR org_id = CAST(:org AS uuid))"
@@ -28,7 +30,8 @@ def deliveries_of_event(session: Session, event: str, *, org_id: UUID | None, li
     values: Row = {"event": event, "org": org_id, "limit": limit}
     if by_number:
         values["number"] = int(event)
-    statement = f"{_DELIVERY} WHERE (event_key = :event{by_number}) AND {_ORG} ORDER BY id DESC LIMIT :limit"
+    by_key = f"event_key = :event AND {OPEN_OR_ENDED}"
+    statement = f"{_DELIVERY} WHERE ({by_key}{by_number}) AND {_ORG} ORDER BY id DESC LIMIT :limit"
     return _rows(session, text(statement), values)
 
 

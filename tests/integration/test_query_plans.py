@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from app.database import at_once
-from app.models import inbox
+from app.models import deliveries, inbox
 from app.models.inbox import NewDelivery
 from app.services import api_reads, cleanup, handlers, story
 from app.services.drain import Drain
@@ -130,6 +130,21 @@ def tell_stories(platform: Platform, org_id: Any) -> None:
     for which in ({}, {"org_id": org_id}):
         assert story.tell(platform, "done7", **which)
         assert story.tell(platform, "waits7", **which)
+        assert story.tell(platform, "7", **which)
+
+
+def find_by_event(platform: Platform, org_id: Any) -> None:
+    with platform.database.transaction(system=True) as session:
+        for key in ("done7", "waits7"):
+            found = [
+                deliveries.find_by_event(session, org_id, key),
+                deliveries.list_deliveries(session, event_key=key)[0].id,
+                api_reads.page(platform, api_reads.DELIVERIES, org_id, limit=50, equal={"event_key": key})["data"][0][
+                    "id"
+                ],
+            ]
+            assert len(set(found)) == 1
+        assert not deliveries.kept_events(session, [(org_id, f"done{number}") for number in range(100)])
 
 
 def clean_what_is_old(platform: Platform, org_id: Any) -> None:
@@ -140,8 +155,8 @@ def clean_what_is_old(platform: Platform, org_id: Any) -> None:
 
 @pytest.mark.parametrize(
     "hot",
-    [skip, deliver, read_pages, tell_stories, clean_what_is_old],
-    ids=["skip", "deliver", "pages", "stories", "cleanup"],
+    [skip, deliver, read_pages, tell_stories, find_by_event, clean_what_is_old],
+    ids=["skip", "deliver", "pages", "stories", "events", "cleanup"],
 )
 def test_a_hot_query_reads_no_large_table_from_end_to_end(hot: Callable[[Platform, Any], None], full, people, platform):
     with explained(platform) as plans:
@@ -149,6 +164,15 @@ def test_a_hot_query_reads_no_large_table_from_end_to_end(hot: Callable[[Platfor
     found = {f"{scan[0]} in {asked[:200]}" for asked, plan in plans.items() if (scan := _SCAN.search(plan))}
     assert not found
     assert any(re.search(r"Index\b.*Scan", plan) or "Insert on" in plan for plan in plans.values())
+
+
+def test_an_event_is_looked_for_among_what_is_open_and_what_has_ended(full, people, platform):
+    with explained(platform) as plans:
+        find_by_event(platform, people.salon.id)
+        tell_stories(platform, people.salon.id)
+    by_key = [plan for asked, plan in plans.items() if re.search(r"event_key (=|IN)", asked)]
+    assert len(by_key) > 10
+    assert not [plan for plan in by_key if not {"ix_deliveries_event", "ix_deliveries_event_open"} <= set(re.findall(r"ix_\w+", plan))]
 
 
 @pytest.fixture
