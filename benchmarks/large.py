@@ -1,7 +1,7 @@
 """`python -m benchmarks.large`: what an accept, a page and a delivery cost in an inbox of ten million rows.
 
-Owns the filling (200 organizations, small bodies, a week's dates, nothing waiting) and the questions, asked at ten
-thousand rows first and at all of them then, of the same product. Its table goes into docs/performance.md.
+Owns the filling (200 organizations, small bodies, a week's dates, nothing waiting) and the questions, asked in turns of
+an inbox of ten thousand rows and of one with all of them. Its table goes into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import argparse
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import ExitStack, closing, redirect_stderr
+from itertools import cycle
 from uuid import UUID, uuid4
 
 import psutil
@@ -31,7 +33,7 @@ from benchmarks.until import await_until
 PUBLISHED = 10_000_000  # with fewer it is a try
 SMALL, ORGANIZATIONS, AT_ONCE = 10_000, 200, 500_000
 EXPLAINED = 200
-ACCEPTS, ASKS, RATE, SECONDS, ROUNDS = 3000, 40, 100, 8, 5
+ACCEPTS, TURNS, ASKS, RATE, SECONDS, ROUNDS = 500, 6, 40, 100, 8, 5
 MEMORY_SHARE = 4  # of the machine's memory, PostgreSQL's own cache has a quarter, as its manual advises
 _ROWS = """
 INSERT INTO webhook_delivery_log (org_id, integration_id, provider, type, event_key, lane_key, status, attempts,
@@ -81,26 +83,52 @@ class Inbox:
         connection.close()
 
 
-def accept_cost(product: Product, of: Sequence[UUID]) -> tuple[float, float]:
-    """Buffers, and microseconds of the server's CPU, of one accept alone, ``of`` these organizations in turn."""
-    connection = psycopg2.connect(product.ground.postgres.superuser_url(PRODUCT))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET ROLE {product.platform.database.roles.intake}")
-        backend = psutil.Process(connection.info.backend_pid)
-        for number in range(ACCEPTS + 10):
-            if number == 10:
-                before = sum(backend.cpu_times()[:2])
-            cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox._values([_event(of[number % len(of)])]))
-        cpu = (sum(backend.cpu_times()[:2]) - before) / ACCEPTS
-        touched = []
-        for number in range(EXPLAINED):
-            values = inbox._values([_event(of[number % len(of)])])
-            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {inbox._WEBHOOKS_MESSAGE}", values)
-            plan = cursor.fetchall()[0][0][0]["Plan"]
+class Backend:
+    """One connection that accepts, ``of`` these organizations in turn, and the server's process behind it."""
+
+    def __init__(self, product: Product, of: Sequence[UUID]) -> None:
+        self._of = cycle(of)
+        self._connection = psycopg2.connect(product.ground.postgres.superuser_url(PRODUCT))
+        self._connection.autocommit = True
+        self._cursor = self._connection.cursor()
+        self._cursor.execute(f"SET ROLE {product.platform.database.roles.intake}")
+        self._process = psutil.Process(self._connection.info.backend_pid)
+
+    def cpu(self, accepts: int) -> float:
+        """Seconds that so many took, one after the other."""
+        before = sum(self._process.cpu_times()[:2])
+        for _ in range(accepts):
+            self._cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox._values([_event(next(self._of))]))
+        return float(sum(self._process.cpu_times()[:2]) - before)
+
+    def buffers(self) -> float:
+        """How many an accept touches, the median."""
+        touched: list[int] = []
+        for _ in range(EXPLAINED):
+            values = inbox._values([_event(next(self._of))])
+            self._cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {inbox._WEBHOOKS_MESSAGE}", values)
+            plan = self._cursor.fetchall()[0][0][0]["Plan"]
             touched.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
-    connection.close()
-    return statistics.median(touched), cpu * 1e6
+        return statistics.median(touched)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._connection.close()
+
+
+def accept_costs(of: Sequence[tuple[Product, Sequence[UUID]]]) -> list[tuple[float, float]]:
+    """Buffers, and microseconds of the server's CPU, of one accept alone, of each product; they take short turns."""
+    with ExitStack() as open_:
+        backends = [open_.enter_context(closing(Backend(product, whose))) for product, whose in of]
+        for backend in backends:
+            backend.cpu(10)  # what a connection does once
+        seconds = [0.0] * len(backends)
+        for _ in range(TURNS):
+            for place, backend in enumerate(backends):
+                seconds[place] += backend.cpu(ACCEPTS)
+        return [
+            (backend.buffers(), took / TURNS / ACCEPTS * 1e6) for backend, took in zip(backends, seconds, strict=True)
+        ]
 
 
 def _event(org_id: UUID) -> NewDelivery:
@@ -165,23 +193,22 @@ def _await_nothing_waits(inbox_: Inbox) -> None:
     await_until(lambda: not inbox_.ground.ask(PRODUCT, waiting), seconds=120)
 
 
-def measure(inbox_: Inbox, rounds: int) -> dict[str, list[float]]:
-    """Each figure, ``rounds`` times."""
-    found: dict[str, list[float]] = {name: [] for name in ("buffers", "cpu", "accept", "page", "slowest", "done")}
-    with inbox_.product.web():
-        accept_p95(inbox_)
-        for _ in range(rounds):
-            buffers, cpu = accept_cost(inbox_.product, [inbox_.product.business.id])
-            pages = page_times(inbox_)
-            for name, value in (
-                ("buffers", buffers),
-                ("cpu", cpu),
-                ("accept", accept_p95(inbox_)),
-                ("page", statistics.quantiles(pages, n=20)[-1]),
-                ("slowest", max(pages)),
-                ("done", done_p95(inbox_)),
-            ):
-                found[name].append(value)
+def measure(inboxes: Sequence[Inbox], rounds: int) -> list[dict[str, list[float]]]:
+    """Each figure of each inbox, ``rounds`` times, every second round in the opposite order."""
+    found: list[dict[str, list[float]]] = [defaultdict(list) for _ in inboxes]
+    for number in range(rounds):
+        order = list(zip(inboxes, found, strict=True))[:: -1 if number % 2 else 1]
+        costs = accept_costs([(one.product, [one.product.business.id]) for one, _ in order])
+        for (_, into), (buffers, cpu) in zip(order, costs, strict=True):
+            into["buffers"].append(buffers)
+            into["cpu"].append(cpu)
+        for one, into in order:
+            with one.product.web():
+                into["done"].append(done_p95(one))  # and nothing waits any more
+                pages = page_times(one)
+                into["page"].append(statistics.quantiles(pages, n=20)[-1])
+                into["slowest"].append(max(pages))
+                into["accept"].append(accept_p95(one))
     return found
 
 
@@ -192,16 +219,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     cache = {"shared_buffers": f"{psutil.virtual_memory().total // MEMORY_SHARE // 2**20}MB"}
-    with Ground(cache) as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
-        product = Product(ground)
-        try:
-            inbox_ = Inbox(ground, product)
-            inbox_.grow(SMALL)
-            small = measure(inbox_, given.rounds)
-            inbox_.grow(given.rows)
-            large = measure(inbox_, given.rounds)
-        finally:
-            product.close()
+    with ExitStack() as open_:
+        inboxes = []
+        for rows in (SMALL, given.rows):
+            ground = open_.enter_context(Ground(cache))
+            open_.enter_context(redirect_stderr(open_.enter_context((ground.folder / "here.log").open("w"))))
+            inboxes.append(Inbox(ground, open_.enter_context(closing(Product(ground)))))
+            inboxes[-1].grow(rows)
+        small, large = measure(inboxes, given.rounds)
     figures = _figures(small, large, given.rows)
     print(report.as_table(figures))
     if given.rows >= PUBLISHED:

@@ -16,7 +16,7 @@ from benchmarks import load, pace, report
 from benchmarks.figures import Figure, Run, Spread, beside, ratios
 from benchmarks.ground import PRODUCT, Ground
 from benchmarks.insides import claim_milliseconds
-from benchmarks.large import accept_cost
+from benchmarks.large import accept_costs
 from benchmarks.peer import SOURCE
 from benchmarks.product import Business, Product
 from benchmarks.steady import WAITING_SECONDS, plan_texts, texts_per_second, texts_sent
@@ -178,7 +178,7 @@ def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) 
         ids = [one.id for one in doors]
         for number in range(rounds):
             accepted.values[size].append(accepts(product, doors))
-            touched, used = accept_cost(product, ids)
+            [(touched, used)] = accept_costs([(product, ids)])
             buffers.values[size].append(touched)
             cpu.values[size].append(used)
             delivered.values[size].append(handled(product, ids, workers=1))
