@@ -70,11 +70,14 @@ class Delivery(Base):
         Index("ix_deliveries_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_deliveries_dead", "finished_at", postgresql_where=text("status = 'dead'")),
         # How a person finds an event: by the provider's id of it, and by its call or conversation.
-        # The key is asked for as a whole and of both (``OPEN_OR_ENDED``), the lane by its beginning.
+        # The key is asked for as a whole and of both (``OPEN_OR_ENDED``), the lane by its beginning. Of what is open,
+        # only who asks for a key can use the index: beside others it would be read from end to end.
         Index(
             "ix_deliveries_event", "event_key", postgresql_using="hash", postgresql_where=text(f"NOT ({UNFINISHED})")
         ),
-        Index("ix_deliveries_event_open", "event_key", postgresql_where=text(UNFINISHED)),
+        Index(
+            "ix_deliveries_event_open", "event_key", postgresql_where=text(f"event_key IS NOT NULL AND {UNFINISHED}")
+        ),
         Index("ix_deliveries_story", "lane_key", postgresql_ops={"lane_key": "text_pattern_ops"}),
     )
 

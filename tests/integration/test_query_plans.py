@@ -184,7 +184,9 @@ def backlog(postgres, platform, database_urls, people) -> None:
             " SELECT %s, 'test', 'probe', 'due' || i, 'due' || i, now() FROM generate_series(1, %s) i",
             (str(people.salon.id), MANY),
         )
-        cursor.execute("INSERT INTO lanes SELECT org_id, lane_key, now() FROM webhook_delivery_log WHERE status = 'received'")
+        cursor.execute(
+            "INSERT INTO lanes SELECT org_id, lane_key, now() FROM webhook_delivery_log WHERE status = 'received'"
+        )
 
 
 @pytest.mark.parametrize("handled", [True, False], ids=["claim", "sweep"])
