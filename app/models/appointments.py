@@ -153,6 +153,17 @@ def lock_appointment(session: Session, org_id: UUID, appointment_id: UUID) -> Ap
     )
 
 
+def wait_for_turn(session: Session, org_id: UUID) -> None:
+    """Until this transaction ends no other of the organization takes a time.
+
+    The exclusion constraint alone keeps seats apart, but two that write overlapping rows wait for each other, and
+    PostgreSQL looks for that only after a second (``deadlock_timeout``), with somebody on the line.
+    """
+    session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('seats:' || CAST(:org AS text), 0))"), {"org": org_id}
+    )
+
+
 def find_by_tool_call(session: Session, org_id: UUID, *, call_id: str, tool_call_id: str) -> Appointment | None:
     """The appointment this very tool call made, however long ago."""
     return session.scalar(

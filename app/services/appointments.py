@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FINISH_AFTER = timedelta(seconds=10)  # later than any caller's deadline: the caller's own thread comes first
 WHATSAPP_WINDOW = timedelta(hours=23)
-TRIES = 3  # of two bookings that deadlock over one time the other may have left a seat
+TRIES = 3  # of two that deadlock over one time, a booking and the calendar's mirror, the other may have left a seat
 _EXCLUDED, _DEADLOCKED = "23P01", "40P01"
 
 
@@ -249,6 +249,7 @@ def _taking(platform: Platform, org_id: UUID, take: Callable[[Session], Appointm
     for _ in range(TRIES):
         try:
             with platform.database.transaction(org_id) as session:
+                rows.wait_for_turn(session, org_id)
                 row = take(session)
         except OperationalError as error:
             if getattr(error.orig, "pgcode", None) != _DEADLOCKED:

@@ -9,9 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from app.models.appointments import wait_for_turn
 from app.services import calendar_sync
 from tests.bookings import book, free, on, rows
 from tests.command_line import CommandLine
+from tests.conftest import superuser
+from tests.eventually import eventually
 from tests.integration.test_booking import hurry_finishing
 
 
@@ -72,7 +75,13 @@ def test_somebody_elses_event_keeps_every_seat_busy(client, platform, people, wo
     assert "is taken" in book(client, people.salon, on(1, 10), "c2")
 
 
-def test_two_callers_at_once_get_two_people_and_never_the_same(app, platform, people, typed):
+def deadlocks(postgres, database: str) -> int:
+    with superuser(postgres) as cursor:
+        cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = %s", (database,))
+        return cursor.fetchone()[0]
+
+
+def test_two_callers_at_once_get_two_people_and_never_the_same(app, platform, people, typed, postgres, database_urls):
     typed.data("service", "add", people.salon.id, "Cut", "--minutes", 30, "--after", 15)
     for name in ("Ann", "Bob"):
         typed.data("staff", "add", people.salon.id, name)
@@ -84,8 +93,26 @@ def test_two_callers_at_once_get_two_people_and_never_the_same(app, platform, pe
     with ThreadPoolExecutor(6) as pool:
         said = list(pool.map(ask, range(6)))
     assert sum(one.startswith("Booked for") for one in said) == 2, said
+    assert deadlocks(postgres, database_urls.name) == 0  # each would have taken a second, with somebody on the line
     held = [row for row in rows(platform, people.salon) if row.status == "booked"]
     assert sorted(row.staff for row in held) == ["Ann", "Bob"]
+
+
+def test_two_who_take_a_time_take_turns_and_never_wait_for_each_other(app, platform, people):
+    """Both would have written their row and waited for the other's, which PostgreSQL looks into after a second."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+    def somebody_waits() -> bool:
+        with platform.database.transaction(system=True) as session:
+            return session.execute(text(waiting)).scalar_one() == 1
+
+    with ThreadPoolExecutor(1) as pool:
+        with platform.database.transaction(people.salon.id) as first:
+            wait_for_turn(first, people.salon.id)
+            said = pool.submit(book, app.test_client(), people.salon, on(1, 9), "c1")
+            eventually(somebody_waits, seconds=3)
+            assert not said.done()
+        assert said.result(5).startswith("Booked for")
 
 
 def test_the_database_itself_refuses_a_seat_or_a_buffer_that_is_taken(client, platform, people, typed):
