@@ -27,7 +27,7 @@ CONNECT_SECONDS = 2.0
 POST_SECONDS = 20.0  # as long as Vapi waits
 COPIES = 5
 AGAIN_SECONDS = 1.0
-GREETING_SECONDS = 10.0
+GREETING_SECONDS, ASK_AGAIN_SECONDS = 30.0, 0.5  # an answer takes six seconds under one sabotage
 SETTLE_SECONDS = 90.0
 
 
@@ -94,7 +94,7 @@ class Traffic:
                 while not self._is_taken(business, post, place):
                     if time.monotonic() > until:
                         raise RuntimeError("a call was not taken")
-                    time.sleep(GREETING_SECONDS / 20)
+                    time.sleep(ASK_AGAIN_SECONDS)
 
     def _is_taken(self, business: Business, post: Post, place: int) -> bool:
         status, answer = self._post(post, place)
