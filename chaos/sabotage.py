@@ -177,7 +177,8 @@ def _dead_air() -> None:
     answer = answers.answer
 
     def slowly(*given: Any) -> Any:
-        time.sleep(6)
+        if any(getattr(one, "awaits_answer", "") == "tool-calls" for one in given):  # a greeting has to be taken first
+            time.sleep(6)
         return answer(*given)
 
     _put(answers, "answer", slowly)

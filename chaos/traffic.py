@@ -27,7 +27,7 @@ CONNECT_SECONDS = 2.0
 POST_SECONDS = 20.0  # as long as Vapi waits
 COPIES = 5
 AGAIN_SECONDS = 1.0
-GREETING_SECONDS, ASK_AGAIN_SECONDS = 30.0, 0.5  # an answer takes six seconds under one sabotage
+GREETING_SECONDS, ASK_AGAIN_SECONDS = 10.0, 0.5
 SETTLE_SECONDS = 90.0
 
 
