@@ -35,3 +35,11 @@ class CommandLine:
         assert result.stdout == ""
         error: dict[str, str] = json.loads(result.stderr)["error"]
         return error
+
+
+def refused(cli: CommandLine, *typed: Any) -> list[dict[str, Any]]:
+    """What `integration check` finds when it finds something: exit code 1 and the list."""
+    result = cli.run("integration", "check", *typed, "--json")
+    assert result.exit_code == 1, result.stdout
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.models.appointments import Appointment
 from app.models.calls import Call
-from app.models.deliveries import OPEN_OR_ENDED, Delivery
+from app.models.deliveries import Delivery, as_asked
 from app.models.messages import Message
 
 T = TypeVar("T", Delivery, Call, Message, Appointment)
@@ -57,9 +57,7 @@ APPOINTMENTS = Listing(Appointment, Appointment.starts_at, (Appointment.starts_a
 def list_page(session: Session, listing: Listing[T], org_id: UUID, wanted: Wanted) -> Sequence[T]:
     """At most ``wanted.limit`` rows of one organization, the newest first."""
     row = listing.row
-    statement = select(row).where(row.org_id == org_id).filter_by(**wanted.equal)
-    if "event_key" in wanted.equal:
-        statement = statement.where(text(OPEN_OR_ENDED))
+    statement = as_asked(select(row).where(row.org_id == org_id), wanted.equal)
     if wanted.since is not None:
         statement = statement.where(listing.moment >= wanted.since)
     if wanted.until is not None:

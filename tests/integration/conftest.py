@@ -14,14 +14,29 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.services.drain import Drain
 from app.services.platform import Platform
+from sandbox.standins import RemoteWorld
+from tests.command_line import CommandLine
 from tests.conftest import run_as_superuser
 from tests.eventually import eventually
+from tests.people import Business, open_business
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A client of the application."""
     return app.test_client()
+
+
+@pytest.fixture
+def cli(app: Flask) -> CommandLine:
+    """The command line of this installation."""
+    return CommandLine(app)
+
+
+@pytest.fixture
+def bakery(platform: Platform, world: RemoteWorld) -> Business:
+    """A business beside the salon and its neighbour, whose calendar is not connected yet."""
+    return open_business(platform, world, "Corner Bakery", "+4930333330003", google=False)
 
 
 @pytest.fixture

@@ -7,20 +7,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from flask import Flask
 from sqlalchemy import select, text
 
 from app.errors import KeyRefused
 from app.models import ApiKey, OperatorAction
 from app.services.api_keys import ApiKeys
 from app.services.platform import Platform
-from tests.command_line import CommandLine
 from tests.eventually import eventually
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from app.models.inbox import NewDelivery, insert_webhooks
+from app.models.inbox import insert_webhooks
 from app.models.operations import hold_singleton
 from app.services import cleanup
 from app.services.cleanup import BusyCleaning, clean_up, what_would_go
 from app.services.nightly import Nightly
 from tests.command_line import CommandLine
 from tests.eventually import eventually
+from tests.probes import probe
 
 
 @pytest.fixture
@@ -24,15 +25,7 @@ def put(platform, people):
     """Store one event and say in which state and how long ago it was finished."""
 
     def store(key: str, status: str, finished: str | None) -> None:
-        event = NewDelivery(
-            org_id=people.salon.id,
-            integration_id=uuid4(),
-            provider="vapi",
-            type="hang",
-            event_key=key,
-            lane_key="lane",
-            payload={},
-        )
+        event = probe(people.salon.id, key, lane_key="lane")
         with platform.database.intake() as session:
             insert_webhooks(session, [event])
         with platform.database.transaction(system=True) as session:
@@ -206,15 +199,7 @@ def test_events_are_accepted_while_a_backlog_of_expired_ones_goes(platform, peop
     def accept():
         while not done.is_set():
             began = time.monotonic()
-            put_event = NewDelivery(
-                org_id=people.salon.id,
-                integration_id=uuid4(),
-                provider="vapi",
-                type="hang",
-                event_key=f"new{len(waits)}",
-                lane_key="lane",
-                payload={},
-            )
+            put_event = probe(people.salon.id, f"new{len(waits)}", lane_key="lane")
             with platform.database.intake() as session:
                 insert_webhooks(session, [put_event])
             waits.append(time.monotonic() - began)

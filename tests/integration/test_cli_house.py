@@ -27,11 +27,6 @@ TOOLS = ["check_availability", "book_appointment", "reschedule_appointment", "ca
 
 
 @pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
-
-
-@pytest.fixture
 def lane(app: Flask, people: People, platform: Platform) -> ClaimedLane:
     """A lane with one event in it, claimed by this process."""
     client: FlaskClient = app.test_client()

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from flask import Flask
 from sqlalchemy import select
 
 from app.errors import UnknownEndpoint
@@ -18,11 +17,6 @@ from app.services.platform import Platform
 from tests.command_line import CommandLine
 
 TWILIO = {"account_sid": "AC" + "5e" * 16, "auth_token": "a-very-secret-token", "from_number": "+4930111110001"}
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture

@@ -39,11 +39,6 @@ LISTED = {
 
 
 @pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
-
-
-@pytest.fixture
 def client(app: Flask) -> Iterator[FlaskClient]:
     with app.test_client() as client:
         yield client

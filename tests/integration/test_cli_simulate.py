@@ -23,11 +23,6 @@ PUBLIC = "https://voicedesk.test"
 
 
 @pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
-
-
-@pytest.fixture
 def server(app: Flask) -> Iterator[str]:
     """The application behind a real socket."""
     server = make_server("127.0.0.1", 0, app, threaded=True)

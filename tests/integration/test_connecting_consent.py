@@ -7,15 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from app.config import Settings
-from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
 from tests.command_line import CommandLine
 from tests.integration.test_connecting import refused
-from tests.people import Business, open_business
+from tests.people import Business
 
 KEY = "a-private-key"
 SENTENCE = "This call is recorded."
@@ -26,16 +24,6 @@ Thing = dict[str, Any]
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"vapi_private_key": KEY})
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
-
-
-@pytest.fixture
-def bakery(platform: Platform, world: RemoteWorld) -> Business:
-    return open_business(platform, world, "Corner Bakery", "+4930333330003", google=False)
 
 
 @pytest.fixture

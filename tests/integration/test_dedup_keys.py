@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from app.models.inbox import NewDelivery, insert_webhooks
+from app.models.inbox import insert_webhooks
+from tests.probes import probe
 
 HERE, THERE = uuid4(), uuid4()
 # A backslash begins an escape where PostgreSQL reads bytes; an accent may be one letter or two.
@@ -18,15 +19,7 @@ KEYS = ["A", r"\x41", r"\101", "\\", "\\\\", "a\\b", "a\\\\b", "a'b", "café", "
 @pytest.fixture
 def store(platform, people):
     def stored(integration_id: UUID, key: str) -> bool:
-        event = NewDelivery(
-            org_id=people.salon.id,
-            integration_id=integration_id,
-            provider="test",
-            type="probe",
-            event_key=key,
-            lane_key="lane",
-            payload={},
-        )
+        event = probe(people.salon.id, key, integration_id=integration_id, lane_key="lane")
         with platform.database.intake() as session:
             return bool(insert_webhooks(session, [event]))
 

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 import psycopg2
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, text
 
@@ -41,11 +40,6 @@ SPELLINGS = [
     "+49\u00a0151\u00a01234\u00a05678",
 ]
 DIGITS = "15112345678"
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 def places_that_say(urls: Urls, digits: str) -> set[str]:

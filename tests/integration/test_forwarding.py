@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from cryptography.fernet import Fernet
-from flask import Flask
 from sqlalchemy import text
 from standardwebhooks import Webhook
 
@@ -13,7 +12,6 @@ from app.errors import DatabaseUnavailable
 from app.services import alert_causes, credential_rotation, forwarding
 from app.services.drain import Drain
 from app.services.platform import Platform
-from tests.command_line import CommandLine
 from tests.doors import Connected
 from tests.eventually import eventually
 from tests.leaks import plant
@@ -25,11 +23,6 @@ OWN = "event.forward"
 @pytest.fixture
 def settings(settings):
     return settings.model_copy(update={"forward_private_targets": True})
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture

@@ -10,17 +10,11 @@ from flask import Flask
 
 from app.integrations.doors import DOORS
 from app.observability import metrics
-from tests.command_line import CommandLine
 from tests.doors import Connected, keys_of, new_secret
 from tests.integration.api import Program
 from tests.prometheus import parse, total
 
 EVERY = pytest.mark.parametrize("provider", list(DOORS))
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture

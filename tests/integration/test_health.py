@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +12,7 @@ from sqlalchemy import text
 from app import create_app
 from app.errors import ConfigurationError
 from app.integrations.breaker import circuits
-from app.models.inbox import NewDelivery, insert_webhooks
+from app.models.inbox import insert_webhooks
 from app.services import canary, health
 from app.services.drain import Drain
 from app.services.installation import make_roles
@@ -22,6 +21,7 @@ from app.services.platform import Platform
 from tests.circuits import Provider
 from tests.conftest import make_settings
 from tests.eventually import eventually
+from tests.probes import probe
 
 
 def ask(app, path):
@@ -127,15 +127,7 @@ def change(platform: Platform, statement: str, **values) -> None:
 
 
 def put(platform: Platform, org_id, key: str) -> None:
-    event = NewDelivery(
-        org_id=org_id,
-        integration_id=uuid4(),
-        provider="test",
-        type="unknown",
-        event_key=key,
-        lane_key=key,
-        payload={"said": "a secret of a caller"},
-    )
+    event = probe(org_id, key, type="unknown", payload={"said": "a secret of a caller"})
     with platform.database.intake() as session:
         insert_webhooks(session, [event])
 

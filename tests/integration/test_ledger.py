@@ -24,6 +24,7 @@ from app.services.platform import Platform
 from app.services.replay import replay
 from app.services.webhook_quotas import measure
 from tests.conftest import make_settings
+from tests.probes import probe
 
 
 class _Crash(Exception):
@@ -39,8 +40,7 @@ def handle(monkeypatch):
 
 
 def event(org_id, key: str, integration_id=None, **facts) -> NewDelivery:
-    values = {"provider": "test", "type": "probe", "lane_key": key, "payload": {}, **facts}
-    return NewDelivery(org_id=org_id, integration_id=integration_id or uuid4(), event_key=key, **values)
+    return probe(org_id, key, **facts, **({"integration_id": integration_id} if integration_id else {}))
 
 
 def put(platform: Platform, *events: NewDelivery) -> None:

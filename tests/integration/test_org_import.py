@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from flask import Flask
 from sqlalchemy import text
 
 from app.models import belongings
@@ -25,11 +24,6 @@ SALON = {
     "slot": 45,
 }
 GARAGE = {"ref": "crm-2", "name": "Hill Garage", "timezone": "America/New_York", "number": "+12025550123"}
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 from twilio.request_validator import RequestValidator
@@ -72,11 +71,6 @@ class Desk:
 
     def unowned(self) -> list[dict]:
         return self.cli.data("deliveries", "list", "--unowned")
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture

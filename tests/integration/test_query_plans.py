@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
-from uuid import uuid4
 
 import psycopg2
 import pytest
@@ -15,12 +14,12 @@ from sqlalchemy import Engine, event
 
 from app.database import at_once
 from app.models import deliveries, inbox
-from app.models.inbox import NewDelivery
 from app.services import api_reads, cleanup, handlers, story
 from app.services.drain import Drain
 from app.services.platform import Platform
 from tests.conftest import superuser
 from tests.eventually import eventually
+from tests.probes import probe
 
 MANY = 20_000
 OLD = 1111  # of those, whose numbers begin with a seven and that ended long ago
@@ -94,20 +93,8 @@ def explained(platform: Platform) -> Iterator[dict[str, str]]:
         at_once.ask = ask
 
 
-def new(org_id: Any, key: str) -> NewDelivery:
-    return NewDelivery(
-        org_id=org_id,
-        integration_id=uuid4(),
-        provider="test",
-        type="probe",
-        event_key=key,
-        lane_key=key,
-        payload={},
-    )
-
-
 def accept_together(platform: Platform, org_id: Any) -> None:
-    platform.groups.store_all([new(org_id, f"one of {number}") for number in range(20)])
+    platform.groups.store_all([probe(org_id, f"one of {number}") for number in range(20)])
 
 
 def skip(platform: Platform, org_id: Any) -> None:
@@ -218,14 +205,20 @@ def analysed_while_empty(postgres, platform, database_urls, people) -> None:
         cursor.execute("ANALYZE lanes")
 
 
+def plans_of_a_drain(platform: Platform, *, handled: bool, most: int) -> dict[str, str]:
+    """Of the first ``most`` statements or some more, of events that a handler is there for, or none."""
+    with pytest.MonkeyPatch.context() as monkeypatch, explained(platform) as plans:
+        if handled:
+            monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), lambda _: None)
+        Drain(platform, threads=4).run(seconds=0.5, keep_going=lambda: len(plans) < most)
+    return plans
+
+
 @pytest.mark.parametrize("handled", [True, False], ids=["claim", "sweep"])
 def test_each_lane_is_looked_up_for_itself_also_with_the_statistics_of_an_empty_table(
-    handled, analysed_while_empty, backlog, people, platform, monkeypatch
+    handled, analysed_while_empty, backlog, people, platform
 ):
-    if handled:
-        monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), lambda _: None)
-    with explained(platform) as plans:
-        Drain(platform, threads=4).run(seconds=0.5, keep_going=lambda: len(plans) < 30)
+    plans = plans_of_a_drain(platform, handled=handled, most=30)
     of_lanes = {asked: plan for asked, plan in plans.items() if re.search(r"Scan.* on lanes\b", plan)}
     for part in ("claimed AS", "INSERT INTO delivery_attempts", "head AS MATERIALIZED"):
         assert any(part in asked for asked in of_lanes)
@@ -247,30 +240,23 @@ def analysed_when_all_was_done(postgres, platform, database_urls, people) -> Non
 
 @pytest.mark.parametrize("handled", [True, False], ids=["claim", "sweep"])
 def test_nobody_reads_all_that_is_open_also_when_there_seems_to_be_nothing(
-    handled, analysed_when_all_was_done, backlog, people, platform, monkeypatch
+    handled, analysed_when_all_was_done, backlog, people, platform
 ):
-    if handled:
-        monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), lambda _: None)
-    with explained(platform) as plans:
-        Drain(platform, threads=4).run(seconds=0.5, keep_going=lambda: len(plans) < 30)
+    plans = plans_of_a_drain(platform, handled=handled, most=30)
     of_deliveries = {asked: plan for asked, plan in plans.items() if _OF_DELIVERIES.search(plan)}
     for part in ("claimed AS", "begun AS" if handled else "able AS"):
         assert any(part in asked for asked in of_deliveries)
     assert not [asked[:300] for asked, plan in of_deliveries.items() if _ALL_DELIVERIES.search(plan)]
 
 
-def test_an_ending_reads_only_what_has_ended_also_in_a_small_inbox(
-    backlog, people, platform, monkeypatch, postgres, database_urls
-):
+def test_an_ending_reads_only_what_has_ended_also_in_a_small_inbox(backlog, people, platform, postgres, database_urls):
     with superuser(postgres, database_urls.name) as cursor:
         cursor.execute(
             "INSERT INTO delivery_attempts (org_id, delivery_id, number, lane_token, process, ended_at, outcome)"
             " SELECT org_id, id, 1, 1, 'earlier', now(), 'retry' FROM webhook_delivery_log"
         )
         cursor.execute("ANALYZE")
-    monkeypatch.setitem(handlers._HANDLERS, ("test", "probe"), lambda _: None)
-    with explained(platform) as plans:
-        Drain(platform, threads=4).run(seconds=0.5, keep_going=lambda: len(plans) < 40)
+    plans = plans_of_a_drain(platform, handled=True, most=40)
     ended = {asked: plan for asked, plan in plans.items() if "jsonb_to_recordset" in asked and "UPDATE" in asked}
     assert len(ended) > 1
     assert not [asked[:200] for asked, plan in ended.items() if _SCAN.search(plan)]
@@ -287,7 +273,7 @@ def test_intake_reads_no_large_table_from_end_to_end(together, full, people, pla
             f" SET auto_explain.log_level = notice; SET ROLE {platform.database.roles.intake}"
         )
         for turn in range(7):
-            events = [new(people.salon.id, f"{turn}, {number}") for number in range(together)]
+            events = [probe(people.salon.id, f"{turn}, {number}") for number in range(together)]
             cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox._values(events))
             assert len(cursor.fetchall()) == together
     plans = "".join(connection.notices)

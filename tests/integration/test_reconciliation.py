@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
@@ -36,11 +35,6 @@ KEY = "a-private-key-of-the-tests"
 @pytest.fixture
 def settings(database_urls: Urls, world: RemoteWorld) -> Settings:
     return make_settings(database_urls, world, vapi_private_key=KEY)
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 @pytest.fixture(autouse=True)

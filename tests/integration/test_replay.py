@@ -6,8 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
 
@@ -24,11 +22,6 @@ from tests.people import Business, People
 
 CUSTOMER = "+4915112345678"
 REFUSED = "+4915112345600"
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 def deliver(platform: Platform) -> None:

@@ -6,18 +6,10 @@ import secrets
 import threading
 from urllib.parse import urlencode
 
-import pytest
-from flask import Flask
 from sqlalchemy import text
 from twilio.request_validator import RequestValidator
 
-from tests.command_line import CommandLine
 from tests.eventually import eventually
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 def integration_of(cli, business, provider):

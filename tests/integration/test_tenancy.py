@@ -14,6 +14,7 @@ from app.errors import ConfigurationError
 from app.models.inbox import NewDelivery, insert_webhooks
 from app.services.platform import Platform
 from tests.conftest import make_settings, run_as_superuser
+from tests.probes import probe
 
 _logins = itertools.count(1)
 
@@ -32,16 +33,9 @@ def tenant_tables(platform: Platform) -> set[str]:
 
 
 def event(org_id, key: str = "k1", **values) -> NewDelivery:
-    defaults = {
-        "org_id": org_id,
-        "integration_id": uuid4(),
-        "provider": "vapi",
-        "type": "hang",
-        "event_key": key,
-        "lane_key": "call:1",
-        "payload": {"a": 1},
-    }
-    return NewDelivery(**{**defaults, **values})
+    return probe(
+        org_id, key, **{"provider": "vapi", "type": "hang", "lane_key": "call:1", "payload": {"a": 1}, **values}
+    )
 
 
 def test_every_tenant_table_is_under_forced_row_level_security_with_a_policy_for_tenants(platform):

@@ -46,12 +46,15 @@ def test_a_text_goes_out_once_with_a_callback_url_that_names_its_row(platform, p
     assert f"/webhooks/twilio/{people.salon.twilio_token}/status?m={message_id}" in str(request)
 
 
-def test_texts_go_out_while_the_next_release_has_added_a_column(platform, people, settle, postgres, database_urls):
+def test_texts_go_out_while_the_next_release_has_added_a_column(
+    platform, people, world, settle, postgres, database_urls
+):
     with superuser(postgres, database_urls.name) as cursor:
         cursor.execute("ALTER TABLE messages ADD COLUMN of_the_next_release text")
         try:
             plan(platform, people.salon)
             settle(lambda: rows(platform, people.salon) == ["sent"])
+            assert len(world.messages()) == 1
         finally:
             cursor.execute("ALTER TABLE messages DROP COLUMN of_the_next_release")
 

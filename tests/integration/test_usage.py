@@ -25,11 +25,6 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"twilio_text_price_usd": 0.01})
 
 
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
-
-
 def add_call(platform: Platform, org_id: UUID, at: datetime, *, seconds: int = 90, cost: str = "0.25") -> None:
     with platform.database.transaction(org_id) as session:
         session.add(

@@ -5,18 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 
-import pytest
-from flask import Flask
 from sqlalchemy import text
 
 from app.integrations.events import WebhookRequest
 from app.services import quarantine, readiness
-from tests.command_line import CommandLine
-
-
-@pytest.fixture
-def cli(app: Flask) -> CommandLine:
-    return CommandLine(app)
 
 
 def integration_of(cli, business, provider="vapi"):
