@@ -19,13 +19,15 @@ config.attributes["roles"] = roles
 
 
 def run() -> None:
-    """Bring the database to the wanted revision, in one transaction."""
+    """Bring the database to the wanted revision, each in a transaction of its own."""
     ensure_roles(settings.owner_database_url, settings.database_url, roles)
     engine = create_engine(
         settings.owner_database_url, poolclass=pool.NullPool, connect_args={"connect_timeout": 5}, hide_parameters=True
     )
     with engine.connect() as connection:
-        context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+        context.configure(
+            connection=connection, target_metadata=Base.metadata, compare_type=True, transaction_per_migration=True
+        )
         with context.begin_transaction():
             context.run_migrations()
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app.models.deliveries import CANARY_ORG_ID
+from app.models.deliveries import CANARY_ORG_ID, LISTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Canary:
     process: str | None
 
 
-_CANARIES = """
+_CANARIES = f"""
 SELECT d.id, d.event_key, d.status, d.received_at AS planted_at,
        extract(epoch FROM now() - d.received_at)::float8 AS age_seconds,
        d.finished_at, extract(epoch FROM now() - d.finished_at)::float8 AS finished_seconds_ago,
        (SELECT a.process FROM delivery_attempts a
         WHERE a.org_id = d.org_id AND a.delivery_id = d.id ORDER BY a.id DESC LIMIT 1) AS process
-FROM webhook_delivery_log d WHERE d.org_id = :org
+FROM webhook_delivery_log d WHERE d.org_id = :org AND d.{LISTED}
 """
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import CheckConstraint, ForeignKeyConstraint, text
 from sqlalchemy.orm import Session
 
 from app.models.base import Base
+from app.models.deliveries import LISTED
 
 _FINISHED_AND_NOT = """
 INSERT INTO webhook_delivery_log
@@ -37,7 +38,7 @@ def plant_expired(session: Session, *, org_id: UUID, integration_id: UUID, finis
 
 def count_deliveries(session: Session, org_id: UUID) -> int:
     """How many deliveries of the organization this transaction sees."""
-    statement = text("SELECT count(*) FROM webhook_delivery_log WHERE org_id = :org")
+    statement = text(f"SELECT count(*) FROM webhook_delivery_log WHERE org_id = :org AND {LISTED}")
     return int(session.execute(statement, {"org": org_id}).scalar_one())
 
 

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.models.appointments import Appointment
 from app.models.calls import Call
-from app.models.deliveries import Delivery, as_asked
+from app.models.deliveries import LISTED, Delivery, as_asked
 from app.models.messages import Message
 
 T = TypeVar("T", Delivery, Call, Message, Appointment)
@@ -26,11 +26,15 @@ Position = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """A table as a list: ``moment`` is what its since and until speak of, ``order`` what it is sorted by."""
+    """A table as a list: ``moment`` is what its since and until speak of, ``order`` what it is sorted by.
+
+    ``said``: what is true of every row, and has to be said to use the index that is in this order.
+    """
 
     row: type[T]
     moment: InstrumentedAttribute[datetime]
     order: tuple[InstrumentedAttribute[Any], ...]
+    said: str = "true"
 
     def position(self, row: T) -> Position:
         """Where the row stands in the list."""
@@ -48,7 +52,7 @@ class Wanted:
     equal: Mapping[str, Any] = field(default_factory=dict)
 
 
-DELIVERIES = Listing(Delivery, Delivery.received_at, (Delivery.id,))
+DELIVERIES = Listing(Delivery, Delivery.received_at, (Delivery.id,), said=LISTED)
 CALLS = Listing(Call, Call.created_at, (Call.created_at, Call.id))
 MESSAGES = Listing(Message, Message.created_at, (Message.created_at, Message.id))
 APPOINTMENTS = Listing(Appointment, Appointment.starts_at, (Appointment.starts_at, Appointment.id))
@@ -57,7 +61,7 @@ APPOINTMENTS = Listing(Appointment, Appointment.starts_at, (Appointment.starts_a
 def list_page(session: Session, listing: Listing[T], org_id: UUID, wanted: Wanted) -> Sequence[T]:
     """At most ``wanted.limit`` rows of one organization, the newest first."""
     row = listing.row
-    statement = as_asked(select(row).where(row.org_id == org_id), wanted.equal)
+    statement = as_asked(select(row).where(row.org_id == org_id, text(listing.said)), wanted.equal)
     if wanted.since is not None:
         statement = statement.where(listing.moment >= wanted.since)
     if wanted.until is not None:

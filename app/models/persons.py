@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, Text, Uuid
 
 from app.models.aliases import alias_of, make_key
-from app.models.deliveries import UNFINISHED
+from app.models.deliveries import TOLD, UNFINISHED
 
 ERASED = "[erased]"
 _ORG = "(CAST(:org AS uuid) IS NULL OR org_id = CAST(:org AS uuid))"
@@ -86,7 +86,7 @@ def deliveries_in(session: Session, lane: str, *, org_id: UUID | None) -> list[t
     found = session.execute(
         text(
             "SELECT org_id, id FROM webhook_delivery_log"
-            f" WHERE (lane_key = :lane OR lane_key LIKE :aside) AND {_ORG} ORDER BY id"
+            f" WHERE (lane_key = :lane OR lane_key LIKE :aside) AND {TOLD} AND {_ORG} ORDER BY id"
         ),
         {"lane": lane, "aside": f"{prefix}:%", "org": org_id},
     )

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 from sqlalchemy.types import BigInteger, Text, Uuid
 
-from app.models.deliveries import OPEN_OR_ENDED
+from app.models.deliveries import OPEN_OR_ENDED, TOLD
 
 Row = dict[str, Any]
 
@@ -41,7 +41,8 @@ def deliveries_in_lanes(session: Session, lanes: Sequence[str], *, org_id: UUID 
     for lane in lanes:
         prefix = lane[:150].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         statement = (
-            f"{_DELIVERY} WHERE (lane_key = :lane OR lane_key LIKE :aside) AND {_ORG} ORDER BY id DESC LIMIT :limit"
+            f"{_DELIVERY} WHERE (lane_key = :lane OR lane_key LIKE :aside) AND {TOLD} AND {_ORG}"
+            " ORDER BY id DESC LIMIT :limit"
         )
         values = {"lane": lane, "aside": f"{prefix}:%", "org": org_id, "limit": limit}
         found |= {row["id"]: row for row in _rows(session, text(statement), values)}
@@ -52,7 +53,7 @@ def sends_in_lane(session: Session, lane: str, message_ids: Sequence[UUID], *, o
     """The deliveries of a conversation whose work was to send one of these texts."""
     statement = text(
         f"""
-        SELECT d.* FROM ({_DELIVERY} WHERE lane_key = :lane AND type = 'message.send' AND {_ORG}
+        SELECT d.* FROM ({_DELIVERY} WHERE lane_key = :lane AND {TOLD} AND type = 'message.send' AND {_ORG}
                          ORDER BY id DESC LIMIT 500) d
         JOIN webhook_payloads p ON p.delivery_id = d.id AND p.org_id = d.org_id
         WHERE p.body ->> 'message_id' = ANY (:messages)

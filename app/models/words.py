@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from app.models.calls import WORDS_OF_CALL
+from app.models.deliveries import LISTED
 from app.models.organizations import Organization
 
 # Nothing is kept for less than a day here: what failed can be replayed for so long, also where nothing is stored.
@@ -159,7 +160,8 @@ def count_old(session: Session, *, longest_days: int) -> dict[str, int]:
                  WHERE a.result <> '' AND a.started_at < {_OLD} AND o.keep_words_days < :longest) AS answer_words,
                 (SELECT count(*) FROM organizations o JOIN webhook_delivery_log d ON d.org_id = o.id
                  JOIN webhook_payloads p ON p.org_id = d.org_id AND p.delivery_id = d.id
-                 WHERE p.words_removed_at IS NULL AND d.finished_at < {_OLD} AND o.keep_words_days < :longest)
+                 WHERE p.words_removed_at IS NULL AND d.finished_at < {_OLD} AND d.{LISTED}
+                 AND o.keep_words_days < :longest)
                 AS payload_words
             """
         ),
