@@ -20,6 +20,10 @@ _CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND usename = 'voicedesk_app'
 """
+_LOCK = """
+SET LOCAL lock_timeout = '5s';
+LOCK TABLE processed_webhook_events, webhook_delivery_log, webhook_payloads, delivery_attempts IN ACCESS EXCLUSIVE MODE
+"""
 
 
 def repeating(disturb: Callable[[Stage], None], between: tuple[float, float]) -> Disturbance:
@@ -68,6 +72,14 @@ def _freeze_postgres(stage: Stage) -> None:
     time.sleep(stage.rng.uniform(2, 4) if stage.short else stage.rng.uniform(4, 12))
     stage.house.postgres.thaw()
     await_postgres(stage.house)
+
+
+def _lock_tables(stage: Stage) -> None:
+    """What a migration does that rewrites a table: PostgreSQL answers, and not for these."""
+    with contextlib.closing(psycopg2.connect(stage.house.postgres.superuser_url("voicedesk"))) as link:
+        with link, link.cursor() as cursor:
+            cursor.execute(_LOCK)
+            time.sleep(stage.rng.uniform(2, 4) if stage.short else stage.rng.uniform(4, 12))
 
 
 @contextlib.contextmanager
@@ -182,6 +194,13 @@ FAULTS = (
         "postgres",
         "PostgreSQL says nothing for 4 to 12 s",
         repeating(_freeze_postgres, (5, 10)),
+        2_000,
+    ),
+    Fault(
+        "postgres-locked",
+        "postgres",
+        "the tables of deliveries locked for 4 to 12 s",
+        repeating(_lock_tables, (5, 10)),
         2_000,
     ),
     Fault(
