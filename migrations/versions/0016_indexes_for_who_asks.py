@@ -39,7 +39,7 @@ def downgrade() -> None:
 
 def _replace(old: dict[str, str], new: dict[str, str]) -> None:
     with op.get_context().autocommit_block():
-        op.execute("SET lock_timeout = '5s'")
+        op.execute("SET lock_timeout = '10min'")  # the oldest transaction is waited for, which holds nobody up
         for name, columns in new.items():
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON webhook_delivery_log {columns}")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg2
 from alembic.autogenerate import compare_metadata
@@ -16,7 +17,8 @@ from sqlalchemy import create_engine
 from app.config import environment_of
 from app.models import Base
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
-from tests.conftest import Urls, make_settings, run_as_superuser
+from tests.conftest import Urls, make_settings, run_as_superuser, superuser
+from tests.eventually import eventually
 
 
 def flask_db(urls: Urls, *words: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +56,42 @@ def test_models_and_schema_do_not_differ(database_urls):
 
 def test_there_is_one_head():
     assert len(ScriptDirectory("migrations").get_heads()) == 1
+
+
+def test_an_index_whose_building_was_broken_off_is_built_anew_and_holds_nobody_up(
+    empty_database_urls, postgres: EmbeddedPostgres
+):
+    urls = empty_database_urls
+    assert flask_db(urls, "upgrade", "0015").returncode == 0
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_deliveries_listed')"
+    building = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
+        " AND wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with (
+        superuser(postgres, urls.name) as reader,
+        superuser(postgres, urls.name) as cursor,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def found(statement: str) -> Any:
+            cursor.execute(statement)
+            return cursor.fetchone()
+
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM webhook_delivery_log")
+        upgrade = pool.submit(flask_db, urls, "upgrade")
+        eventually(lambda: found(building), seconds=60)
+        cursor.execute(
+            "SET lock_timeout = '1s'; INSERT INTO webhook_delivery_log (org_id, provider, type, event_key, lane_key)"
+            " VALUES (gen_random_uuid(), 'test', 'probe', 'one', 'one')"
+        )
+        cursor.execute("SELECT pg_terminate_backend(%s)", found(building))
+        assert upgrade.result().returncode != 0
+        assert found(valid) == (False,)
+        reader.execute("ROLLBACK")
+        assert flask_db(urls, "upgrade").returncode == 0
+        assert found(valid) == (True,)
+        assert found("SELECT to_regclass('ix_deliveries_org')") == (None,)
 
 
 def test_eight_databases_of_one_cluster_migrate_at_once(postgres: EmbeddedPostgres):
