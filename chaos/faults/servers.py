@@ -76,10 +76,10 @@ def _freeze_postgres(stage: Stage) -> None:
 
 def _lock_tables(stage: Stage) -> None:
     """What a migration does that rewrites a table: PostgreSQL answers, and not for these."""
-    with contextlib.closing(psycopg2.connect(stage.house.postgres.superuser_url("voicedesk"))) as link:
-        with link, link.cursor() as cursor:
-            cursor.execute(_LOCK)
-            time.sleep(stage.rng.uniform(2, 4) if stage.short else stage.rng.uniform(4, 12))
+    url = stage.house.postgres.superuser_url("voicedesk")
+    with contextlib.closing(psycopg2.connect(url)) as link, link, link.cursor() as cursor:
+        cursor.execute(_LOCK)
+        time.sleep(stage.rng.uniform(2, 4) if stage.short else stage.rng.uniform(4, 12))
 
 
 @contextlib.contextmanager
