@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import redis
 import requests
 from cryptography.fernet import Fernet
+from rq import Worker
 from sqlalchemy import text
 
 from app.config import Settings, environment_of
@@ -78,6 +81,12 @@ class House:
     def start_worker(self, name: str = "worker") -> None:
         assert self.valkey is not None
         self._processes.start_worker(name, redis_url=self.valkey.url)
+
+    def await_worker(self) -> None:
+        """Until one answers the bell: before that, web processes do what has been left for a second."""
+        assert self.valkey is not None
+        with closing(redis.Redis.from_url(self.valkey.url)) as link:
+            eventually(lambda: Worker.count(connection=link), seconds=40)
 
     def start_scheduler(self) -> None:
         self._processes.start_scheduler()

@@ -125,6 +125,7 @@ def eventually_agrees(house: House) -> None:
 def test_two_web_processes_and_a_worker_that_is_killed_count_exactly_what_they_did(house, salon):
     house.start_web()
     house.start_worker()
+    house.await_worker()
     assert set(post_all(house, salon, [update(f"a{number}") for number in range(60)])) == {200}
     eventually(lambda: total(scrape(house), "voicedesk_deliveries_waiting") == 0, seconds=40)
     eventually_agrees(house)
