@@ -43,7 +43,7 @@ bench-quick: $(INSTALLED) ## few short rounds, publishes nothing; fails when a p
 bench-large: $(INSTALLED) ## accepts, pages and deliveries in an inbox of ten million rows (some 20 GB, half an hour)
 	@$(BIN)/python -m benchmarks.large $(BENCH)
 
-bench-scaling: $(INSTALLED) ## accepts and deliveries with more processes, and with ten thousand organizations (a quarter of an hour)
+bench-scaling: $(INSTALLED) ## accepts and deliveries with more processes, and with ten thousand organizations (half an hour)
 	@$(BIN)/python -m benchmarks.scaling $(BENCH)
 
 lint: $(INSTALLED) ## style, types and the direction of imports

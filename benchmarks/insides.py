@@ -126,7 +126,7 @@ def cleanup(house: House) -> list[Figure]:
             raise RuntimeError(f"{gone} of {EXPIRED} old deliveries are gone")
         return gone / (time.monotonic() - began)
 
-    values = beside({"ours": once}, rounds=min(house.rounds, 3), say=house.say)
+    values = beside({"ours": once}, rounds=house.rounds, say=house.say)
     return [
         Figure("cleanup", "old deliveries removed a second, with all that is theirs", "/s", Spread.of(values["ours"]))
     ]

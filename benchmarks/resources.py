@@ -98,7 +98,7 @@ def _megabytes(process: psutil.Process) -> float:
 
 
 def _figure(house: House, name: str, what: str, unit: str, runs: dict[str, Run]) -> Figure:
-    values = beside(runs, rounds=min(house.rounds, 3), say=house.say)
+    values = beside(runs, rounds=house.rounds, say=house.say)
     if "peer" not in values:
         return Figure(name, what, unit, Spread.of(values["ours"]), reference_name="peer", not_run=house.without_peer)
     ratio = ratios(values["ours"], values["peer"])

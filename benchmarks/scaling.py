@@ -1,15 +1,16 @@
 """`python -m benchmarks.scaling`: what more processes and more organizations change, on this machine.
 
 Owns the questions: accepts by the number of web processes, deliveries by that of workers, and what an organization's
-event costs when there are ten thousand of them. Sizes of one question run in turns; organizations only grow.
+event costs when there are ten thousand of them. Sizes of one question run in turns: each number of organizations
+has servers of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from uuid import UUID
 
 from benchmarks import load, pace, report
@@ -131,8 +132,27 @@ def done(product: Product, doors: Sequence[Business]) -> float:
     )
 
 
-def by_processes(product: Product, rounds: int, say: Callable[[str], None]) -> list[Figure]:
+@contextmanager
+def standing(organizations: int = 1) -> Iterator[tuple[Product, list[Business]]]:
+    """The product with so many organizations, on servers of its own, and their doors."""
+    with Ground() as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
+        ground.make_peer_tables((SOURCE / "schema.sql").read_text())
+        product = Product(ground)
+        try:
+            more = product.open_businesses([f"Business {number}" for number in range(1, organizations)])
+            ground.run(PRODUCT, "VACUUM ANALYZE organizations, integrations")
+            yield product, [product.business, *more]
+        finally:
+            product.close()
+
+
+def by_processes(rounds: int, say: Callable[[str], None]) -> list[Figure]:
     """Accepts by web processes, deliveries by workers."""
+    with standing() as (product, _):
+        return _by_processes(product, rounds, say)
+
+
+def _by_processes(product: Product, rounds: int, say: Callable[[str], None]) -> list[Figure]:
     asked: list[tuple[Question, Callable[[int], float]]] = [
         (
             Question("accepts", "accepts a second", "/s", PROCESSES, "web processes", more_is_good=True),
@@ -157,7 +177,7 @@ def by_processes(product: Product, rounds: int, say: Callable[[str], None]) -> l
     return figures
 
 
-def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) -> list[Figure]:
+def by_organizations(rounds: int, say: Callable[[str], None]) -> list[Figure]:
     """An accept, a delivery and a claim, the more organizations there are."""
 
     def question(name: str, what: str, unit: str, *, more_is_good: bool = False) -> Question:
@@ -170,22 +190,20 @@ def by_organizations(product: Product, rounds: int, say: Callable[[str], None]) 
     claimed = question("claim_of", "a claim of 16 lanes", "ms")
     soon = question("done_of", "an event until processed, p95", "ms")
     asked = (accepted, buffers, cpu, delivered, claimed, soon)
-    product.ground.run(PRODUCT, "DELETE FROM organizations WHERE name LIKE 'Sender %'")
-    doors = [product.business]
-    for size in ORGANIZATIONS:
-        doors += product.open_businesses([f"Business {number}" for number in range(len(doors), size)])
-        product.ground.run(PRODUCT, "VACUUM ANALYZE organizations, integrations")
-        ids = [one.id for one in doors]
+    with ExitStack() as open_:
+        houses = {size: open_.enter_context(standing(size)) for size in ORGANIZATIONS}
         for number in range(rounds):
-            accepted.values[size].append(accepts(product, doors))
-            [(touched, used)] = accept_costs([(product, ids)])
-            buffers.values[size].append(touched)
-            cpu.values[size].append(used)
-            delivered.values[size].append(handled(product, ids, workers=1))
-            claimed.values[size].append(claims(product))
-            soon.values[size].append(done(product, doors))
-            last = [one.values[size][-1] for one in asked]
-            say(f"  {size:,} organizations, round {number + 1}: {', '.join(f'{value:,.1f}' for value in last)}")
+            for size, (product, doors) in list(houses.items())[:: -1 if number % 2 else 1]:
+                ids = [one.id for one in doors]
+                accepted.values[size].append(accepts(product, doors))
+                [(touched, used)] = accept_costs([(product, ids)])
+                buffers.values[size].append(touched)
+                cpu.values[size].append(used)
+                delivered.values[size].append(handled(product, ids, workers=1))
+                claimed.values[size].append(claims(product))
+                soon.values[size].append(done(product, doors))
+                last = ", ".join(f"{one.values[size][-1]:,.1f}" for one in asked)
+                say(f"  round {number + 1} of {rounds}: {size:,} organizations: {last}")
     return [figure for one in asked for figure in one.figures()]
 
 
@@ -195,25 +213,19 @@ PARTS = {"processes": by_processes, "organizations": by_organizations}
 def main() -> int:
     """Measure and print; a whole run is published in docs/scaling.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=PARTS)
     given = parser.parse_args()
     if not load.has_wrk():
         print("NOT RUN: wrk is not installed")
         return 1
     terminal = sys.stderr
-    with Ground() as ground, (ground.folder / "here.log").open("w") as log, redirect_stderr(log):
-        ground.make_peer_tables((SOURCE / "schema.sql").read_text())
-        product = Product(ground)
-        try:
-            figures = [
-                figure
-                for name, measure in PARTS.items()
-                if given.only in (None, name)
-                for figure in measure(product, given.rounds, lambda line: print(line, file=terminal, flush=True))
-            ]
-        finally:
-            product.close()
+    figures = [
+        figure
+        for name, measure in PARTS.items()
+        if given.only in (None, name)
+        for figure in measure(given.rounds, lambda line: print(line, file=terminal, flush=True))
+    ]
     print(report.as_table(figures))
     report.write(figures, rounds=given.rounds, page=None if given.only else report.SCALING)
     return 0
