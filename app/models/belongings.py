@@ -73,10 +73,9 @@ def delete_piece(session: Session, table: Table, org_id: UUID, *, most: int) -> 
     keys = list(table.primary_key.columns)
     piece = select(*keys).where(*_of(table, org_id)).limit(most)
     condition = keys[0].in_(piece) if len(keys) == 1 else tuple_(*keys).in_(piece)
-    finished = [text(f"NOT ({UNFINISHED})")] if table.name == Delivery.__tablename__ else []
-    return len(
-        session.execute(delete(table).where(condition, table.c.org_id == org_id, *finished).returning(keys[0])).all()
-    )
+    finished = [text(f"NOT ({UNFINISHED})")] if table is Delivery.__table__ else []
+    gone = delete(table).where(condition, table.c.org_id == org_id, *finished)
+    return len(session.execute(gone.returning(keys[0])).all())
 
 
 def delete_organization(session: Session, org_id: UUID) -> None:
