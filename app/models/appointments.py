@@ -78,6 +78,7 @@ class Appointment(Base):
         Index("ix_appointments_service_id", "org_id", "service_id"),
         Index("ix_appointments_resource_id", "org_id", "resource_id"),
         Index("ix_appointments_org_starts", "org_id", "starts_at"),
+        Index("ix_appointments_held", "org_id", "holds_until"),  # whoever asks of now on: those of the past stay
         Index("ix_appointments_phone", "org_id", "phone", "starts_at"),
         Index("ix_appointments_customer", "phone"),
         Index(
@@ -226,6 +227,7 @@ def list_settled(
                 Appointment.google_event_id.is_not(None),
                 Appointment.starts_at < end,
                 Appointment.ends_at > start,
+                Appointment.holds_until > start,
             )
         )
     )
@@ -241,6 +243,7 @@ def list_colliding(session: Session, org_id: UUID, calendar_id: str) -> list[UUI
                 Appointment.external_conflict,
                 Appointment.status.in_(("pending", "booked")),
                 Appointment.ends_at > func.now(),
+                Appointment.holds_until > func.now(),
             )
         )
     )
@@ -258,6 +261,7 @@ def mark_conflicts(session: Session, org_id: UUID, calendar_id: str, integration
         Appointment.org_id == org_id,
         Appointment.calendar_id == calendar_id,
         Appointment.ends_at > func.now(),
+        Appointment.holds_until > func.now(),
     )
     certain = (Appointment.status == AppointmentStatus.BOOKED) & Appointment.calendar_action.is_(None)
     quietly = {"synchronize_session": False}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.models.appointments import Appointment
@@ -41,7 +41,8 @@ def held_periods(session: Session, org_id: UUID, *, start: datetime, end: dateti
         ).where(
             Appointment.org_id == org_id,
             Appointment.status.in_(("pending", "booked")),
-            func.tstzrange(Appointment.holds_from, Appointment.holds_until).op("&&")(func.tstzrange(start, end)),
+            Appointment.holds_until > start,
+            Appointment.holds_from < end,
         )
     )
     return [Held(*row) for row in rows]

@@ -180,11 +180,11 @@ _LOCK_HELD = text(_LOCKED)
 # By places in the table, each looked up for itself: this table is empty at one moment and has thousands of rows at the
 # next, and a join planned by the statistics of the first compares all with all at the second (5 s for 25,000 lanes).
 # The rows are locked, so they stay where they are.
-RELEASE = f"""
+RELEASE_OF = f"""
     WITH head AS MATERIALIZED (
         SELECT (SELECT l.ctid FROM lanes l WHERE l.org_id = g.org_id AND l.lane_key = g.lane_key) AS place,
                d.next_attempt_at
-        FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[])) AS g(org_id, lane_key) LEFT JOIN LATERAL (
+        FROM {{locked}} AS g(org_id, lane_key) LEFT JOIN LATERAL (
             SELECT next_attempt_at FROM webhook_delivery_log d
             WHERE d.org_id = g.org_id AND d.lane_key = g.lane_key AND d.{UNFINISHED} ORDER BY d.id LIMIT 1
         ) d ON true
@@ -195,6 +195,7 @@ RELEASE = f"""
     WHERE l.ctid = ANY (ARRAY(SELECT place FROM head WHERE next_attempt_at IS NOT NULL))
     RETURNING l.org_id, l.lane_key, l.due_at <= now()
 """
+RELEASE = RELEASE_OF.format(locked="unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]))")
 _RELEASE = text(RELEASE)
 
 

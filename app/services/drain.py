@@ -76,9 +76,9 @@ class Drain:
             with (
                 self._keeper as keeper,
                 ThreadPoolExecutor(self._threads, "deliver") as pool,
-                ThreadPoolExecutor(1, "teller") as teller,
+                ThreadPoolExecutor(1, "sweep") as company,
             ):
-                return self._loop(pool, teller, keeper, seconds, going)
+                return self._loop(pool, company, keeper, seconds, going)
         finally:
             self._one_at_a_time.release()
             if not going():
@@ -106,7 +106,7 @@ class Drain:
     def _loop(
         self,
         pool: ThreadPoolExecutor,
-        teller: ThreadPoolExecutor,
+        company: ThreadPoolExecutor,
         keeper: _LeaseKeeper,
         seconds: float,
         keep_going: Callable[[], bool],
@@ -124,7 +124,7 @@ class Drain:
                 return delivered
             self.clock.look()
             self._platform.directory.keep_fresh()
-            skipped = self._unattended.finish(self._last_in_turn.organizations(), teller)
+            skipped = self._unattended.finish(self._last_in_turn.organizations(), company)
             free = self._threads - len(running)
             claim, began_round = self._claim(free, running) if free else (Claim([], None), False)
             attended = self._unattended.take(claim.lanes)

@@ -8,8 +8,7 @@ no lease, because nothing runs: what is not committed was not begun.
 from __future__ import annotations
 
 import time
-from concurrent.futures import Executor, Future
-from datetime import UTC, datetime
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 AT_ONCE = 250  # lanes: their locks are held, and intake to these calls waits, for some 30 ms
 MOST_KINDS = 100
 TURN_SECONDS = 0.1  # then those that have a handler get theirs
-TELL_SECONDS = 30.0
+COMPANY_SECONDS = 60.0  # more than all waits of a last turn together
 
 
 class Unattended:
@@ -49,13 +48,12 @@ class Unattended:
             return claimed
         self._worth_a_look = True
         try:
-            with self._platform.database.transaction(system=True) as session:
-                finished = unattended.finish_held(session, self._known(), able)
+            finished = unattended.finish_held(self._platform.database.at_once(system=True), self._known(), able)
         except (DatabaseUnavailable, DBAPIError):
             return claimed  # each thread meets it alone, and says so
         _tell(finished)
         done = {(one.org_id, one.lane_key) for one in finished}
-        return [lane for lane in claimed if (lane.org_id, lane.lane_key) not in done]
+        return [lane for lane in claimed if (str(lane.org_id), lane.lane_key) not in done]
 
     def _begins_with_one(self, lane: ClaimedLane) -> bool:
         first = lane.deliveries[0] if lane.deliveries else None
@@ -76,47 +74,46 @@ class Unattended:
         """A drain begins: there may be something."""
         self._worth_a_look = bool(self._kinds)
 
-    def finish(self, full: list[UUID], teller: Executor) -> int:
+    def finish(self, full: list[UUID], company: Executor) -> int:
         """Finish the next turns', if there may be any, and go on while they are full; how many.
 
-        ``teller`` has one thread: what was finished is told of while the database finishes the next.
-        Raises DatabaseUnavailable.
+        In ``company`` of another thread once one was full: while one waits for the database, the other tells what it
+        has finished. Raises DatabaseUnavailable.
         """
-        done, until = 0, time.monotonic() + TURN_SECONDS
-        telling: Future[None] | None = None
+        return self._finish(full, time.monotonic() + TURN_SECONDS, company)
+
+    def _finish(self, full: list[UUID], until: float, company: Executor | None) -> int:
+        done, other = 0, None
+        at_once = self._platform.database.at_once(system=True)
         while self._worth_a_look and time.monotonic() < until:
-            began_round = self._after == FIRST_ORG
+            after = self._after
             try:
-                with self._platform.database.transaction(system=True) as session:
-                    sweep = unattended.finish_in_turn(
-                        session, self._known(), after=self._after, most=AT_ONCE, full=full
-                    )
+                sweep = unattended.finish_in_turn(at_once, self._known(), after=after, most=AT_ONCE, full=full)
             except DBAPIError as error:  # a deadlock, a lock that was not had in time: they go the usual way
                 report(error, where="delivery", event="delivery.sweep_failed")
                 self._worth_a_look = False
                 break
-            self._worth_a_look = bool(sweep.finished) or sweep.next_org is not None or self._after != FIRST_ORG
+            self._worth_a_look = bool(sweep.finished) or sweep.next_org is not None or after != FIRST_ORG
             self._after = sweep.next_org or FIRST_ORG
             done += len(sweep.finished)
-            if telling is not None:
-                telling.result(timeout=TELL_SECONDS)
-            telling = teller.submit(_tell, sweep.finished)
             few = 2 * len(sweep.finished) < AT_ONCE
-            if few and (began_round or sweep.next_org is not None):
+            if not few and company is not None and other is None:
+                other = company.submit(self._finish, full, until, None)
+            _tell(sweep.finished)
+            if few and (after == FIRST_ORG or sweep.next_org is not None):
                 break  # at the end of a round the next begins at once: its first may have thousands waiting
-        return done
+        return done + (other.result(timeout=COMPANY_SECONDS) if other is not None else 0)
 
 
 def _tell(finished: list[Finished]) -> None:
     """One line and one count for each, as of any attempt."""
-    now = datetime.now(UTC)
     tell_all(
         __name__,
         "delivery.skipped",
         (
             {
                 "delivery_id": one.id,
-                "org_id": str(one.org_id),
+                "org_id": one.org_id,
                 "attempt": one.attempts,
                 "provider": one.provider,
                 "type": one.type,
@@ -128,4 +125,4 @@ def _tell(finished: list[Finished]) -> None:
     )
     for one in finished:
         metrics.attempt_ended(one.provider, one.type, "skipped", handler_seconds=0.0)
-        metrics.delivery_ended(one.provider, one.type, "skipped", seconds=(now - one.received_at).total_seconds())
+        metrics.delivery_ended(one.provider, one.type, "skipped", seconds=one.seconds)

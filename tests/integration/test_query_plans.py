@@ -76,7 +76,7 @@ def explained(platform: Platform) -> Iterator[dict[str, str]]:
             for part in asked.split(";"):
                 if re.match(r"\s*SET LOCAL\b", part):
                     beside.execute(part)
-                elif re.match(r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b", part) and "set_config" not in part:
+                elif re.match(r"\s*(WITH|(?!SELECT set_config)SELECT|INSERT|UPDATE|DELETE)\b", part):
                     beside.execute("EXPLAIN (COSTS OFF) " + part)
                     plans[" ".join(part.split())] = "\n".join(row[0] for row in beside.fetchall())
 
