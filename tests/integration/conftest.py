@@ -15,6 +15,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from app.services.drain import Drain
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
+from tests.account import Account
 from tests.command_line import CommandLine
 from tests.conftest import run_as_superuser
 from tests.eventually import eventually
@@ -103,6 +104,12 @@ def away(postgres, database_urls):
             run_as_superuser(postgres, f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS true")
 
     return until_end
+
+
+@pytest.fixture
+def account(postgres, database_urls, platform) -> Account:
+    """What the server says of each statement of this test."""
+    return Account(postgres, database_urls.name, platform)
 
 
 @pytest.fixture

@@ -6,12 +6,7 @@ those within functions, and those that statistics of another day lead to.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -21,14 +16,6 @@ from tests.people import Business
 
 EARLIER = 20_000
 MUCH = 1_000  # rows that one step of one statement reads or throws away
-ACCOUNT = {
-    "session_preload_libraries": "auto_explain",
-    "auto_explain.log_min_duration": "0",
-    "auto_explain.log_analyze": "on",
-    "auto_explain.log_timing": "off",
-    "auto_explain.log_nested_statements": "on",
-    "auto_explain.log_format": "json",
-}
 # How the rows of earlier days differ from the one they are copies of, by table.
 DIFFERENT = {
     "calls": "'id', gen_random_uuid(), 'vapi_call_id', 'call' || i, 'customer_number', '+49151' || 10000000 + i,"
@@ -42,26 +29,6 @@ DIFFERENT = {
     "processed_webhook_events": "'event_key', 'event' || i",
 }
 DUE = text("SELECT lane_key FROM lanes WHERE due_at <= now()")
-_PLAN = re.compile(r"duration: [\d.]+ ms  plan:\n((?:\t.*\n)+)")
-
-
-@pytest.fixture
-def account(postgres, database_urls, platform) -> Path:
-    """Where the server writes what each statement has read."""
-    with superuser(postgres) as cursor:
-        for name, value in ACCOUNT.items():
-            cursor.execute(f"ALTER DATABASE {database_urls.name} SET {name} = '{value}'")
-    platform.database.engine.dispose()  # connections that are there do not know of it
-    return postgres.log_path
-
-
-def steps_of(plan: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Each reading of a table in the plan: which, and of how many rows."""
-    if "Relation Name" in plan and plan.get("Operation") is None:
-        rows = sum(plan.get(name, 0) for name in ("Actual Rows", "Rows Removed by Filter"))
-        yield plan["Relation Name"], int(rows * plan["Actual Loops"])
-    for part in plan.get("Plans", ()):
-        yield from steps_of(part)
 
 
 def a_day(salon: Business, client, settle, customer: str, *, hour: int) -> None:
@@ -103,9 +70,8 @@ def test_a_day_reads_little_of_all_the_days_before(analysed, account, people, cl
             )
         if analysed == "lately":
             cursor.execute("ANALYZE")
-    before = account.stat().st_size
+    account.begin()
     a_day(people.salon, client, settle, "+4915119990002", hour=12)
-    told = [json.loads(found) for found in _PLAN.findall(account.read_text()[before:])]
-    read = [(table, rows, one["Query Text"]) for one in told for table, rows in steps_of(one["Plan"])]
+    read = [(table, rows, said.asked) for said in account.statements() for table, rows in said.readings()]
     assert {"messages", "appointments", "tool_answers", "opt_outs"} <= {table for table, _, _ in read}
-    assert not [(table, rows, " ".join(asked.split())[:300]) for table, rows, asked in read if rows > MUCH]
+    assert not [(table, rows, asked[:300]) for table, rows, asked in read if rows > MUCH]

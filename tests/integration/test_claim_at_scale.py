@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from uuid import uuid4
 
 import pytest
@@ -13,8 +11,8 @@ from tests.conftest import superuser
 
 BACKLOG = 100_000
 ORGANIZATIONS = 10_000
-LIMIT_MS = 20
-TRIES = 7
+ROWS = 2_000  # of a table with 110,000 and more
+PAGES, PAGES_OF_ONE = 2_000, 40  # of one that finds nothing among what an update has left; and of each lane found
 
 
 @pytest.fixture
@@ -42,57 +40,40 @@ def full_inbox(postgres, platform, database_urls):
             cursor.execute(statement, values)
 
 
-class TakenBack(Exception):
-    """Ends a claim that took too long so that the same one can be measured again."""
-
-
 def claim(platform, after, most=16):
     with platform.database.transaction(system=True) as session:
         return lanes.claim_lanes(session, after=after, most=most, per_org=12, lease_seconds=300, full=[])
 
 
-def time_claim(platform, after, most):
-    """A claim and its milliseconds. One over the limit is taken back and measured again: that a busy machine had no
-    processor for it passes, that it is dear does not."""
-    least = math.inf
-    for tries_left in reversed(range(TRIES)):
-        try:
-            with platform.database.transaction(system=True) as session:
-                began = time.perf_counter()
-                found = lanes.claim_lanes(session, after=after, most=most, per_org=12, lease_seconds=300, full=[])
-                least = min(least, (time.perf_counter() - began) * 1000)
-                if least >= LIMIT_MS and tries_left:
-                    raise TakenBack
-            break
-        except TakenBack:
-            continue
-    return least, found
+def claims(platform, account, most):
+    """Sixty claims, each going on where the last one stopped: the pages of each, and what they found.
 
-
-def time_claims(platform, most):
-    """Sixty claims, each going on where the last one stopped: milliseconds of each, and what they found."""
-    claim(platform, lanes.FIRST_ORG, most)  # the connection is opened and the statement parsed once a process
-    after, took, found = lanes.FIRST_ORG, [], []
+    By the server's own account. What that takes is told in ``benchmarks/``: 20 ms is another thing on another machine.
+    """
+    account.begin()
+    after, found = lanes.FIRST_ORG, []
     for _ in range(60):
-        milliseconds, one = time_claim(platform, after, most)
-        took.append(milliseconds)
+        one = claim(platform, after, most)
         found += one.lanes
         after = one.next_org or lanes.FIRST_ORG
-    return took, found
+    said = [one for one in account.statements() if "claimed AS" in one.asked]
+    assert len(said) == 60
+    assert max(rows for one in said for _, rows in one.readings()) < ROWS
+    return [one.pages for one in said], found
 
 
 @pytest.mark.parametrize("most", [16, 100])
-def test_every_claim_stays_under_20_ms_and_takes_turns_between_organizations(platform, full_inbox, most):
-    took, found = time_claims(platform, most)
-    assert max(took) < LIMIT_MS
+def test_every_claim_reads_few_pages_and_takes_turns_between_organizations(platform, full_inbox, account, most):
+    pages, found = claims(platform, account, most)
+    assert max(pages) < PAGES_OF_ONE * most
     assert len({lane.org_id for lane in found}) > 500
 
 
-def test_every_claim_that_finds_nothing_due_stays_under_20_ms_too(platform, full_inbox, postgres, database_urls):
+def test_every_claim_that_finds_nothing_due_reads_few_pages_too(platform, full_inbox, account, postgres, database_urls):
     with superuser(postgres, database_urls.name) as cursor:  # not vacuumed: a claim also meets what the update left
         cursor.execute("UPDATE lanes SET due_at = now() + interval '1 hour'")
-    took, found = time_claims(platform, 16)
-    assert max(took) < LIMIT_MS
+    pages, found = claims(platform, account, 16)
+    assert max(pages) < PAGES
     assert found == []
 
 
