@@ -304,13 +304,7 @@ def lock_all_held(session: Session, held: list[tuple[UUID, str, int]]) -> set[in
 
 def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:
     """Give the (locked) lane its next head's date, or delete it when nothing is left; True if work is due now."""
-    return bool(release_lanes(session, [(org_id, lane_key)]))
-
-
-def release_lanes(session: Session, locked: list[tuple[UUID, str]]) -> set[tuple[UUID, str]]:
-    """The same for many (locked) lanes; those in which work is due now."""
-    given = {"orgs": [org_id for org_id, _ in locked], "keys": [lane_key for _, lane_key in locked]}
-    return {(row[0], row[1]) for row in session.execute(_RELEASE, given) if row[2]}
+    return any(row[2] for row in session.execute(_RELEASE, {"orgs": [org_id], "keys": [lane_key]}))
 
 
 def _as_arrays(held: list[tuple[UUID, str, int]]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def end_close_and_release(
     released: Sequence[tuple[UUID, str]],
 ) -> set[tuple[UUID, str]]:
     """``end_all``; and end the attempts' own rows (id, milliseconds), which are not only those of ``endings``: an
-    attempt whose lane was lost did happen. Then give (locked) lanes back, as `lanes.release_lanes` does; those in
+    attempt whose lane was lost did happen. Then give (locked) lanes back, as `lanes.release_lane` does; those in
     which work is due now.
     """
     rows = session.execute(
