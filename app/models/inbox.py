@@ -91,7 +91,8 @@ SELECT id FROM logged
 
 # Built once: SQLAlchemy reads a text for its parameters each time it is made.
 _STORE_WEBHOOKS = text("SELECT * FROM accept_webhooks(CAST(:lanes AS jsonb), CAST(:events AS jsonb))")
-_STORE_OWN_WORK = text(f"{_LANES};{_OWN_WORK}")
+STORE_OWN_WORK = f"{_LANES};{_OWN_WORK}"  # with the values of ``values_of``; for who stores more in the same message
+_STORE_OWN_WORK = text(STORE_OWN_WORK)
 _WEBHOOKS_MESSAGE = message_of(_STORE_WEBHOOKS)
 
 
@@ -110,7 +111,7 @@ def insert_webhooks_at_once(
 
     A key that is missing may also have been stored by this very call, on a connection that broke.
     """
-    rows = database.intake_at_once(_WEBHOOKS_MESSAGE, _values(events), lock_timeout_ms=lock_timeout_ms)
+    rows = database.intake_at_once(_WEBHOOKS_MESSAGE, values_of(events), lock_timeout_ms=lock_timeout_ms)
     return {(integration_id, key): delivery_id for integration_id, key, delivery_id in rows}
 
 
@@ -121,10 +122,11 @@ def insert_own_work(session: Session, work: Sequence[NewDelivery]) -> list[int]:
 
 def _store(session: Session, statement: TextClause, events: Sequence[NewDelivery]) -> Sequence[Any]:
     """In one message; of two statements the answer is the second's, whose snapshot is taken under the lanes' locks."""
-    return session.execute(statement, _values(events)).all()
+    return session.execute(statement, values_of(events)).all()
 
 
-def _values(events: Sequence[NewDelivery]) -> dict[str, str]:
+def values_of(events: Sequence[NewDelivery]) -> dict[str, str]:
+    """As the statements want them."""
     lanes = [
         {
             "org_id": str(event.org_id),

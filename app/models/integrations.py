@@ -49,7 +49,8 @@ class Integration(Base):
     disabled_at: Mapped[datetime | None]
 
 
-_VERSION = literal_column("integrations.xmin::text", String)  # another one after each change of the row
+# Another one after each change of the row, and no other row's: several may be written by one transaction.
+_VERSION = literal_column("integrations.id || ':' || integrations.xmin", String)
 
 
 def find_by_token(session: Session, token: str) -> Integration | None:
@@ -68,14 +69,16 @@ def find_integration(session: Session, integration_id: UUID) -> Integration | No
     return session.get(Integration, integration_id)
 
 
-def find_for_provider(session: Session, org_id: UUID, provider: str) -> Integration | None:
-    """The organization's newest enabled integration with this provider."""
-    return session.scalar(
-        select(Integration)
+def find_for_provider(session: Session, org_id: UUID, provider: str) -> tuple[Integration, str] | None:
+    """The organization's newest enabled integration with this provider, with its row's version."""
+    asked = (
+        select(Integration, _VERSION)
         .where(Integration.org_id == org_id, Integration.provider == provider, Integration.disabled_at.is_(None))
         .order_by(Integration.created_at.desc())
         .limit(1)
     )
+    row = session.execute(asked).one_or_none()
+    return (row[0], row[1]) if row is not None else None
 
 
 def find_platform_integration(session: Session, provider: str) -> Integration | None:

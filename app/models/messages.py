@@ -28,6 +28,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from app.database.at_once import Asks
 from app.models.aliases import ALIASES, alias_by, sealed_key
 from app.models.base import Base, CreatedAt, Id, OrgId
+from app.models.inbox import STORE_OWN_WORK, NewDelivery, values_of
 from app.models.lanes import IN_LEASE
 
 
@@ -200,6 +201,24 @@ _BEGIN_SENDING = text(
     """
 )
 
+# As ``Message.move`` would to ``sent``: only what is not there yet is moved.
+_KEEP_SENT = text(
+    f"""
+    UPDATE messages m SET provider_sid = coalesce(m.provider_sid, :sid),
+        own_address = coalesce(m.own_address, :sender),
+        status = CASE WHEN b.moves THEN 'sent' ELSE m.status END,
+        provider_status = CASE WHEN b.moves THEN :said ELSE coalesce(m.provider_status, :said) END,
+        error_code = CASE WHEN NOT b.moves THEN m.error_code END,
+        error = CASE WHEN NOT b.moves THEN m.error END,
+        updated_at = now()
+    FROM (SELECT id, status = ANY (CAST(:before AS text[])) AS moves FROM messages
+          WHERE org_id = :org AND id = :id FOR UPDATE) b
+    WHERE m.org_id = :org AND m.id = b.id;
+    {STORE_OWN_WORK}
+    """
+)
+_BEFORE_SENT = [status for status, rank in RANK.items() if rank < RANK[MessageStatus.SENT]]
+
 
 def read_planned(asks: Asks, org_id: UUID, message_id: UUID) -> tuple[Message, bytes | None] | None:
     """The text as it is now, detached, if it is still to be sent, which may change at once; and the sealed key of
@@ -220,6 +239,17 @@ def begin_sending(asks: Asks, org_id: UUID, message_id: UUID, *, lane_key: str, 
     """
     given = {"org": org_id, "id": message_id, "lane": lane_key, "token": token, "alias": alias}
     return bool(asks.execute(_BEGIN_SENDING, given).all())
+
+
+def keep_sent(
+    asks: Asks, org_id: UUID, message_id: UUID, *, sid: str, sender: str | None, said: str, check: NewDelivery
+) -> None:
+    """Keep what the provider calls a text that it has taken, and ``said`` of it, and store the ``check`` with it.
+
+    The first SID stays, and so does a status that is further on. Repeated, it stores a second check.
+    """
+    given = {"org": org_id, "id": message_id, "sid": sid, "sender": sender, "said": said, "before": _BEFORE_SENT}
+    asks.execute(_KEEP_SENT, {**given, **values_of([check])})
 
 
 def lock_message(session: Session, org_id: UUID, message_id: UUID) -> Message | None:

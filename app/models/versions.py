@@ -22,7 +22,7 @@ _MARK = text(
     """
 )
 _INTEGRATIONS = text(
-    "SELECT token, org_id, provider, xmin::text AS version FROM integrations"
+    "SELECT token, org_id, provider, id || ':' || xmin AS version FROM integrations"
     " WHERE disabled_at IS NULL ORDER BY created_at LIMIT :limit"
 )
 _ORGANIZATIONS = text("SELECT id, xmin::text AS version FROM organizations ORDER BY created_at LIMIT :limit")

@@ -199,8 +199,8 @@ class Directory:
         asks = self._database.at_once(system=True)
         mark = versions.mark(asks)
         if mark == self._mark:
-            self._endpoints.extend(since=self._mark_since, at=now)
-            self._businesses.extend(since=self._mark_since, at=now)
+            for cache in (self._endpoints, self._businesses, self._providers):
+                cache.extend(since=self._mark_since, at=now)
             return
         self._confirm(asks, at=now)
         self._mark, self._mark_since = mark, now
@@ -210,6 +210,9 @@ class Directory:
         doors = versions.doors(asks, limit=MOST_ENTRIES)
         everybody = versions.organizations(asks, limit=MOST_ENTRIES)
         self._endpoints.confirm({door.token: door.version for door in doors}, at=at)
+        # The oldest are first, so that an organization's newest of a provider stays.
+        newest = {(door.org_id, door.provider): door.version for door in doors if door.org_id is not None}
+        self._providers.confirm(newest, at=at)
         return self._businesses.confirm(everybody, at=at), doors
 
     def forget(self) -> None:
@@ -242,8 +245,8 @@ class Directory:
     def _read_provider(self, key: tuple[UUID, str]) -> Endpoint | None:
         org_id, provider = key
         with self._database.transaction(org_id, statement_timeout_ms=LOOK_UP_MS) as session:
-            row = find_for_provider(session, org_id, provider)
-        return self.opened(row) if row else self._read_platform(org_id, provider)
+            found = find_for_provider(session, org_id, provider)
+        return self.opened(*found) if found else self._read_platform(org_id, provider)
 
     def _read_platform(self, org_id: UUID, provider: str) -> Endpoint | None:
         """The platform's account as this organization uses it: from its own sender. None without either."""

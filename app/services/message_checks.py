@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from app.models import messages as rows
-from app.models.messages import Message, MessageStatus
+from app.models.inbox import NewDelivery
+from app.models.messages import MessageStatus
 from app.services import own_work
 from app.services.delivery import Postponed, Skip, Work
 from app.services.message_settling import LOOK_UP_TIMEOUT_SECONDS, apply_status, twilio_of
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 LAST_CHECK_AFTER = timedelta(minutes=15)  # some carriers never report; `sent` is then the last word
 
 
-def plan_check(session: Session, platform: Platform, message: Message) -> None:
-    """Plan, in the transaction that learnt the SID, to ask later; a lane of its own, because nothing waits for it."""
-    own_work.plan(
-        session,
-        message.org_id,
+def check_of(platform: Platform, org_id: UUID, message_id: UUID) -> NewDelivery:
+    """To ask later, stored by whatever learns the SID; a lane of its own, because nothing waits for it."""
+    return own_work.delivery_of(
+        org_id,
         OwnWork.CHECK_MESSAGE,
-        lane_key=f"check:{message.id}",
-        payload={"message_id": str(message.id)},
+        lane_key=f"check:{message_id}",
+        payload={"message_id": str(message_id)},
         after=timedelta(seconds=platform.settings.status_check_seconds),
     )
 

@@ -32,7 +32,7 @@ NEEDED_LOOKUPS = 2
 CLOCKS_DIFFER = timedelta(minutes=2)  # Twilio's clock and ours; older texts of ours have rows that own them
 OPTED_OUT = "21610"  # Twilio docs, "Error and warning dictionary"
 # Twilio answers a send with one of these; all mean "it is theirs now".
-_TWILIO_SENT = {"accepted", "scheduled", "queued", "sending", "sent"}
+TWILIO_SENT = {"accepted", "scheduled", "queued", "sending", "sent"}
 
 log = get_logger(__name__)
 
@@ -41,7 +41,7 @@ def apply_status(session: Session, message: Message, provider_status: str, error
     """Apply Twilio's news to a locked row; what is not newer, or no fate of a text that goes out, changes nothing."""
     if provider_status not in STATUS_RANK:
         return
-    status = MessageStatus.SENT if provider_status in _TWILIO_SENT else MessageStatus(provider_status)
+    status = MessageStatus.SENT if provider_status in TWILIO_SENT else MessageStatus(provider_status)
     if message.status == MessageStatus.PLANNED:  # news of a text that we had taken for not sent
         message.status = MessageStatus.SENDING
     if message.move(status):

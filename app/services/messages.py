@@ -27,11 +27,12 @@ from app.integrations.twilio import SentMessage, conversation_lane
 from app.integrations.twilio.addresses import SMS
 from app.models import messages as rows
 from app.models.aliases import alias_from
+from app.models.inbox import insert_own_work
 from app.models.messages import Message, MessageStatus
 from app.services import own_work, turns, whatsapp
 from app.services.delivery import Postponed, Work
-from app.services.message_checks import plan_check
-from app.services.message_settling import apply_status, look_after, settle_unknown, twilio_of
+from app.services.message_checks import check_of
+from app.services.message_settling import TWILIO_SENT, apply_status, look_after, settle_unknown, twilio_of
 from app.services.own_work import OwnWork
 from app.services.whatsapp import Way
 from app.services.wording import Text
@@ -288,6 +289,12 @@ def _refuse(platform: Platform, org_id: UUID, message_id: UUID, error: Permanent
 
 def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMessage) -> None:
     """Keep the SID, whoever holds the lane by now: the first SID wins, the status only moves forward."""
+    check = check_of(platform, org_id, message_id)
+    said = sent.status or "queued"
+    if said in TWILIO_SENT:
+        asks = platform.database.at_once(org_id)
+        rows.keep_sent(asks, org_id, message_id, sid=sent.sid, sender=sent.sender, said=said, check=check)
+        return
     with platform.database.transaction(org_id) as session:
         message = rows.lock_message(session, org_id, message_id)
         if message is None:
@@ -295,8 +302,8 @@ def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMe
         if message.provider_sid is None:
             message.provider_sid = sent.sid
         message.own_address = message.own_address or sent.sender
-        apply_status(session, message, sent.status or "queued", None)
-        plan_check(session, platform, message)
+        apply_status(session, message, said, None)
+        insert_own_work(session, [check])
 
 
 def _body(work: Work) -> dict[str, Any]:

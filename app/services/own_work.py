@@ -46,18 +46,28 @@ def plan(
     ``after``: so much later, by the database's clock, as all dates are; ours may be wrong. ``key`` is what it can
     be found by; two with the same are two all the same.
     """
-    return insert_own_work(
-        session,
-        [
-            NewDelivery(
-                org_id=org_id,
-                provider=INTERNAL_PROVIDER,
-                type=work,
-                event_key=f"{work}:{key or uuid4()}",
-                lane_key=lane_key,
-                payload=payload,
-                due_at=due_at,
-                due_after=after,
-            )
-        ],
-    )[0]
+    planned = delivery_of(org_id, work, lane_key=lane_key, payload=payload, due_at=due_at, after=after, key=key)
+    return insert_own_work(session, [planned])[0]
+
+
+def delivery_of(
+    org_id: UUID,
+    work: OwnWork,
+    *,
+    lane_key: str,
+    payload: dict[str, Any],
+    due_at: datetime | None = None,
+    after: timedelta | None = None,
+    key: str | None = None,
+) -> NewDelivery:
+    """The same, for a statement that stores it with what makes it necessary."""
+    return NewDelivery(
+        org_id=org_id,
+        provider=INTERNAL_PROVIDER,
+        type=work,
+        event_key=f"{work}:{key or uuid4()}",
+        lane_key=lane_key,
+        payload=payload,
+        due_at=due_at,
+        due_after=after,
+    )

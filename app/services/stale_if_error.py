@@ -81,21 +81,23 @@ class StaleIfError(Generic[K, V]):
     def confirm(self, versions: Mapping[K, str], *, at: float) -> list[K]:
         """The versions there were at that moment: what is known of these is so still, or else is not fresh any more.
 
-        Returns the keys of ``versions`` whose value is not known. What was read since then stays as it is.
+        Returns the keys of ``versions`` whose value is not known. What was read since then stays as it is, and what
+        has no version.
         """
-        for key, entry in self._read_before(at):
+        for key, entry in self._versioned_before(at):
             entry.at = at if versions.get(key) == getattr(entry.value, "version", None) else -math.inf
         return [key for key in versions if (found := self._entries.get(key)) is None or not self._is_fresh(found)]
 
     def extend(self, *, since: float, at: float) -> None:
-        """From one moment to the other nothing has changed: what was so within is so still."""
-        for _, entry in self._read_before(at):
+        """From one moment to the other no version has changed: what was so within is so still."""
+        for _, entry in self._versioned_before(at):
             if entry.at >= since:
                 entry.at = at
 
-    def _read_before(self, at: float) -> list[tuple[K, _Entry[V]]]:
+    def _versioned_before(self, at: float) -> list[tuple[K, _Entry[V]]]:
         with self._lock:
-            return [(key, entry) for key, entry in self._entries.items() if entry.at <= at]
+            entries = [(key, entry) for key, entry in self._entries.items() if entry.at <= at]
+        return [(key, entry) for key, entry in entries if getattr(entry.value, "version", "")]
 
     def clear(self) -> None:
         """Forget all."""

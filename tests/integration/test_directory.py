@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from app.errors import UnknownEndpoint
+from app.errors import NotFound, UnknownEndpoint
 
 SHORT = 0.05
 
@@ -23,7 +23,7 @@ def tokens(platform, people) -> dict[str, str]:
 @pytest.fixture
 def aged(platform, met, monkeypatch):
     """Everybody is known, and nothing of it is fresh any more."""
-    for cache in (platform.directory._endpoints, platform.directory._businesses):
+    for cache in (platform.directory._endpoints, platform.directory._businesses, platform.directory._providers):
         monkeypatch.setattr(cache, "_fresh_seconds", SHORT)
     time.sleep(SHORT)
 
@@ -44,6 +44,19 @@ def test_what_has_not_changed_is_fresh_again_after_one_look_at_all_of_it(platfor
     look(platform)
     assert platform.directory.known_endpoint("vapi", tokens["vapi"]) is not None
     assert platform.directory.business(people.salon.id) is business
+
+
+def test_whoever_sends_a_text_need_not_read_again_whose_account_it_is(platform, people, aged):
+    endpoint = platform.directory._providers._entries[people.salon.id, "twilio"].value
+    look(platform)
+    assert platform.directory.integration(people.salon.id, "twilio") is endpoint
+
+
+def test_an_account_that_was_disabled_elsewhere_sends_nothing_after_the_next_look(platform, people, tokens, met):
+    change(platform, "UPDATE integrations SET disabled_at = now() WHERE token = :t", t=tokens["twilio"])
+    look(platform)
+    with pytest.raises(NotFound):
+        platform.directory.integration(people.salon.id, "twilio")
 
 
 def test_what_another_process_has_changed_is_read_again(platform, people, tokens, met):

@@ -129,8 +129,8 @@ def _keep(platform: Platform, pending: _Pending, client: OAuthClient, token: Sec
     if pending.calendar_id:
         given["calendar_id"] = pending.calendar_id
     with platform.database.transaction(system=True) as session:
-        row = find_for_provider(session, pending.org_id, PROVIDER)
-        integration_id = row.id if row else None
+        found = find_for_provider(session, pending.org_id, PROVIDER)
+        integration_id = found[0].id if found else None
     if integration_id is None:
         connections.add(platform, pending.org_id, PROVIDER, given, actor=ACTOR)
         return
