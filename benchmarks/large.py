@@ -98,14 +98,14 @@ class Backend:
         """Seconds that so many took, one after the other."""
         before = sum(self._process.cpu_times()[:2])
         for _ in range(accepts):
-            self._cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox._values([_event(next(self._of))]))
+            self._cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox.values_of([_event(next(self._of))]))
         return float(sum(self._process.cpu_times()[:2]) - before)
 
     def buffers(self) -> float:
         """How many an accept touches, the median."""
         touched: list[int] = []
         for _ in range(EXPLAINED):
-            values = inbox._values([_event(next(self._of))])
+            values = inbox.values_of([_event(next(self._of))])
             self._cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {inbox._WEBHOOKS_MESSAGE}", values)
             plan = self._cursor.fetchall()[0][0][0]["Plan"]
             touched.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

@@ -139,7 +139,7 @@ turn AS ({turn}), picked AS MATERIALIZED (
 """
 PICKED_IN_TURN = f"{_DUE}, {_PICKED.format(turn=_WALK)}"
 # Those of the lanes that are still ours, locked one after the other in the order in which everybody locks lanes.
-_LOCKED = """
+LOCKED = """
 SELECT l.org_id, l.lane_key, l.token FROM (
     SELECT * FROM unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]))
         AS g(org_id, lane_key, token) ORDER BY org_id, lane_key
@@ -147,8 +147,8 @@ SELECT l.org_id, l.lane_key, l.token FROM (
     SELECT * FROM lanes l WHERE l.org_id = h.org_id AND l.lane_key = h.lane_key AND l.token = h.token FOR UPDATE
 ) l
 """
-PICKED_HELD = f"picked AS MATERIALIZED ({_LOCKED})"
-# By places, as RELEASE below says why. One that was changed between this statement's snapshot and its lock is left out;
+PICKED_HELD = f"picked AS MATERIALIZED ({LOCKED})"
+# By places, as RELEASED says why. One that was changed between this statement's snapshot and its lock is left out;
 # it is due, and the next claim finds it.
 _CLAIM = f"""
 WITH RECURSIVE {{picked}}, claimed AS (
@@ -175,13 +175,13 @@ _HELD = text(
 IN_LEASE = "due_at > now()"
 _IS_HELD = text(f"SELECT {IN_LEASE} AS held FROM lanes WHERE org_id = :org AND lane_key = :key AND token = :token")
 
-_LOCK_HELD = text(_LOCKED)
+_LOCK_HELD = text(LOCKED)
 
 # By places in the table, each looked up for itself: this table is empty at one moment and has thousands of rows at the
 # next, and a join planned by the statistics of the first compares all with all at the second (5 s for 25,000 lanes).
 # The rows are locked, so they stay where they are.
-RELEASE_OF = f"""
-    WITH head AS MATERIALIZED (
+RELEASED = f"""
+    head AS MATERIALIZED (
         SELECT (SELECT l.ctid FROM lanes l WHERE l.org_id = g.org_id AND l.lane_key = g.lane_key) AS place,
                d.next_attempt_at
         FROM {{locked}} AS g(org_id, lane_key) LEFT JOIN LATERAL (
@@ -190,13 +190,14 @@ RELEASE_OF = f"""
         ) d ON true
     ), gone AS (
         DELETE FROM lanes WHERE ctid = ANY (ARRAY(SELECT place FROM head WHERE next_attempt_at IS NULL))
+    ), released AS (
+        UPDATE lanes l SET due_at = (SELECT h.next_attempt_at FROM head h WHERE h.place = l.ctid), token = NULL
+        WHERE l.ctid = ANY (ARRAY(SELECT place FROM head WHERE next_attempt_at IS NOT NULL))
+        RETURNING l.org_id, l.lane_key, l.due_at <= now() AS is_due
     )
-    UPDATE lanes l SET due_at = (SELECT h.next_attempt_at FROM head h WHERE h.place = l.ctid), token = NULL
-    WHERE l.ctid = ANY (ARRAY(SELECT place FROM head WHERE next_attempt_at IS NOT NULL))
-    RETURNING l.org_id, l.lane_key, l.due_at <= now()
 """
-RELEASE = RELEASE_OF.format(locked="unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]))")
-_RELEASE = text(RELEASE)
+RELEASE_OF = f"WITH {RELEASED} SELECT * FROM released"
+_RELEASE = text(RELEASE_OF.format(locked="unnest(CAST(:orgs AS uuid[]), CAST(:keys AS text[]))"))
 
 
 def claim_lanes(
@@ -304,7 +305,7 @@ def lock_all_held(session: Session, held: list[tuple[UUID, str, int]]) -> set[in
 
 def release_lane(session: Session, org_id: UUID, lane_key: str) -> bool:
     """Give the (locked) lane its next head's date, or delete it when nothing is left; True if work is due now."""
-    return any(row[2] for row in session.execute(_RELEASE, {"orgs": [org_id], "keys": [lane_key]}))
+    return any(row.is_due for row in session.execute(_RELEASE, {"orgs": [org_id], "keys": [lane_key]}))
 
 
 def _as_arrays(held: list[tuple[UUID, str, int]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Beginnings and endings of attempts, of many at once: what threads that deliver side by side write together.
 
 Owns the statements. Each is built once: SQLAlchemy reads a text for its parameters each time it is made. ``end_all``
-must follow ``lanes.lock_held`` (or ``lock_all_held``) in the same transaction.
+must follow ``lanes.lock_held`` in the same transaction; ``end_held`` locks the lanes itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.database.at_once import Asks
-from app.models.lanes import IN_LEASE, RELEASE
+from app.models.lanes import IN_LEASE, LOCKED, RELEASED
 
 FINISHED = frozenset({"processed", "skipped", "dead"})
 
@@ -55,6 +55,28 @@ class Beginning:
     delivery_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """An attempt that has ended, under the lane's token. ``releases``: the lane is to be given back with it."""
+
+    org_id: UUID
+    lane_key: str
+    token: int
+    delivery_id: int
+    attempt_id: int
+    duration_ms: int
+    ending: Ending
+    releases: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What became of it. ``held``: the lane was still ours; ``more``: it was given back, and work is due in it."""
+
+    held: bool
+    more: bool
+
+
 # By ids and ``finished_at``, as in ``unattended.py``: asked for UNFINISHED, with the statistics of a quiet night all
 # that waits was read for each, 9 ms among 5,000; and the lane is no way to find them, it may have a long history.
 _BEGIN = text(
@@ -83,12 +105,14 @@ _BEGIN = text(
 
 # The limits say how many there are: PostgreSQL takes any JSON for a hundred rows, for which it reads all of a table of
 # some ten thousand.
-_END = """
+_GIVEN = """
     WITH given AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:endings AS jsonb)) AS g(
             org_id uuid, id bigint, status text, waiting_on text, error_code text, note text, refund smallint,
-            delay float8, finished bool, new_lane text) LIMIT :ended
-    ), ended AS (
+            delay float8, finished bool, new_lane text, token bigint) WHERE {which} LIMIT :ended
+    )
+"""
+_END = """, ended AS (
         UPDATE webhook_delivery_log d SET
             status = g.status, running_since = NULL, waiting_on = g.waiting_on,
             error_code = g.error_code, note = coalesce(g.note, d.note),
@@ -108,10 +132,11 @@ _END = """
     FROM ended WHERE finished GROUP BY org_id, provider
 """
 
-_NEW_LANE = text(
-    "INSERT INTO lanes (org_id, lane_key, due_at)"
-    " VALUES (:org, :lane, now() + make_interval(secs => :delay)) ON CONFLICT DO NOTHING"
-)
+_ADD_LANES = """
+    INSERT INTO lanes (org_id, lane_key, due_at)
+    SELECT org_id, new_lane, now() + make_interval(secs => delay) FROM given WHERE new_lane IS NOT NULL
+    ON CONFLICT DO NOTHING
+"""
 
 _CLOSE = """
     UPDATE delivery_attempts a
@@ -122,8 +147,32 @@ _CLOSE = """
     ) g WHERE a.id = g.id
 """
 
-_END_ALONE = text(_END)
-_END_CLOSE_RELEASE = text(f"{_END};{_CLOSE};{RELEASE}")  # one message; each statement sees what the one before did
+_ALL = _GIVEN.format(which="true")
+_END_ALL = text(f"{_ALL}{_END};{_ALL}{_ADD_LANES}")
+
+# One message, and each statement sees what the one before did, and what others committed before that. The tokens of
+# the lanes that are still ours, and locked by now, are in a setting of the transaction.
+_TOLD = "current_setting('voicedesk.held')"
+_HELD = f"(SELECT value::bigint FROM json_array_elements_text({_TOLD}::json))"
+_OURS = _GIVEN.format(which=f"token IN {_HELD}")
+_GIVEN_BACK = f"""(
+    SELECT org_id, lane_key FROM unnest(
+        CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]), CAST(:releases AS bool[])
+    ) AS r(org_id, lane_key, token, releases) WHERE releases AND token IN {_HELD}
+)"""
+_END_HELD = text(
+    f"""
+    WITH locked AS MATERIALIZED ({LOCKED})
+    SELECT set_config('voicedesk.held', (SELECT coalesce(json_agg(token), '[]')::text FROM locked), true);
+    {_OURS}{_END};
+    {_OURS}{_ADD_LANES};
+    {_CLOSE};
+    WITH {RELEASED.format(locked=_GIVEN_BACK)}
+    SELECT {_TOLD} AS held,
+        (SELECT coalesce(json_agg(json_build_array(org_id, lane_key)) FILTER (WHERE is_due), '[]')::text FROM released)
+            AS due
+    """
+)
 
 
 def begin_all(session: Asks, beginnings: Sequence[Beginning], *, process: str) -> dict[int, int]:
@@ -150,41 +199,51 @@ def end_all(session: Session, endings: Sequence[tuple[UUID, int, Ending]]) -> No
 
     Safe to repeat when it is not known whether the first time was committed: the attempts run no more then.
     """
-    session.execute(_END_ALONE, {"endings": _endings(endings), "ended": len(endings)})
-    _add_lanes(session, endings)
+    given = [(org_id, delivery_id, None, ending) for org_id, delivery_id, ending in endings]
+    session.execute(_END_ALL, {"endings": _endings(given), "ended": len(given)})
 
 
-def end_close_and_release(
-    session: Session,
-    endings: Sequence[tuple[UUID, int, Ending]],
-    traces: Sequence[tuple[int, int, Ending]],
-    released: Sequence[tuple[UUID, str]],
-) -> set[tuple[UUID, str]]:
-    """``end_all``; and end the attempts' own rows (id, milliseconds), which are not only those of ``endings``: an
-    attempt whose lane was lost did happen. Then give (locked) lanes back, as `lanes.release_lane` does; those in
-    which work is due now.
+def end_held(asks: Asks, closings: Sequence[Closing]) -> list[Closed]:
+    """``end_all`` where the lane is still ours; and end the attempts' own rows in any case: one whose lane was lost
+    did happen. Then give lanes back, as `lanes.release_lane` does. What each came to, in their order.
+
+    Safe to repeat, though what was given back the first time is not held the second.
     """
-    rows = session.execute(
-        _END_CLOSE_RELEASE,
+    endings = [(one.org_id, one.delivery_id, one.token, one.ending) for one in closings]
+    (row,) = asks.execute(
+        _END_HELD,
         {
             "endings": _endings(endings),
             "ended": len(endings),
-            "closed": len(traces),
-            "traces": orjson.dumps(
-                [
-                    {"id": number, "ms": ms, "outcome": one.outcome, "code": one.error_code, "error": one.error}
-                    for number, ms, one in traces
-                ]
-            ).decode(),
-            "orgs": [org_id for org_id, _ in released],
-            "keys": [lane_key for _, lane_key in released],
+            "closed": len(closings),
+            "traces": _traces(closings),
+            "orgs": [one.org_id for one in closings],
+            "keys": [one.lane_key for one in closings],
+            "tokens": [one.token for one in closings],
+            "releases": [one.releases for one in closings],
         },
     ).all()
-    _add_lanes(session, endings)
-    return {(row[0], row[1]) for row in rows if row[2]}
+    held, due = set(orjson.loads(row.held)), {(org, key) for org, key in orjson.loads(row.due)}
+    return [Closed(one.token in held, one.releases and (str(one.org_id), one.lane_key) in due) for one in closings]
 
 
-def _endings(endings: Sequence[tuple[UUID, int, Ending]]) -> str:
+def _traces(closings: Sequence[Closing]) -> str:
+    return orjson.dumps(
+        [
+            {
+                "id": one.attempt_id,
+                "ms": one.duration_ms,
+                "outcome": one.ending.outcome,
+                "code": one.ending.error_code,
+                "error": one.ending.error,
+            }
+            for one in closings
+        ]
+    ).decode()
+
+
+def _endings(endings: Sequence[tuple[UUID, int, int | None, Ending]]) -> str:
+    """Each with its delivery, and the token of its lane where that is to be held."""
     return orjson.dumps(
         [
             {
@@ -198,13 +257,8 @@ def _endings(endings: Sequence[tuple[UUID, int, Ending]]) -> str:
                 "delay": ending.delay_seconds,
                 "finished": ending.is_last,
                 "new_lane": ending.new_lane,
+                "token": token,
             }
-            for org_id, delivery_id, ending in endings
+            for org_id, delivery_id, token, ending in endings
         ]
     ).decode()
-
-
-def _add_lanes(session: Session, endings: Sequence[tuple[UUID, int, Ending]]) -> None:
-    for org_id, _, ending in endings:
-        if ending.new_lane is not None:
-            session.execute(_NEW_LANE, {"org": org_id, "lane": ending.new_lane, "delay": ending.delay_seconds})

@@ -24,13 +24,13 @@ from app.errors import (
 )
 from app.models import attempts, lanes
 from app.models.lanes import ClaimedLane, QueuedDelivery
-from app.models.recorded import Ending
+from app.models.recorded import Closed, Ending
 from app.observability import context, metrics
 from app.observability.errors import count, report
 from app.observability.logging import get_logger
 from app.services import retention
 from app.services.isolation import Alone, run_isolated
-from app.services.recording import Ended, Recorded
+from app.services.recording import Ended
 from app.services.suspension import wait_if_suspended
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _lane_aside(platform: Platform, lane: ClaimedLane, delivery: QueuedDelivery,
     return f"{lane.lane_key[:150]}:aside:{delivery.id}"
 
 
-def _record_for_certain(platform: Platform, ended: Ended) -> Recorded:
+def _record_for_certain(platform: Platform, ended: Ended) -> Closed:
     """Record the ending.
 
     Tried again while the database is away, for at most ``RECORD_SECONDS``: a restart of it must not turn
@@ -269,7 +269,7 @@ def _record_for_certain(platform: Platform, ended: Ended) -> Recorded:
             time.sleep(RECORD_AGAIN_SECONDS)
 
 
-def _record(platform: Platform, ended: Ended) -> Recorded:
+def _record(platform: Platform, ended: Ended) -> Closed:
     return platform.recorder.end(ended)
 
 

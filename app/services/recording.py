@@ -15,7 +15,7 @@ from app.database import STATEMENT_TIMEOUT_MS, Database
 from app.errors import DatabaseUnavailable
 from app.models import lanes
 from app.models.lanes import ClaimedLane, QueuedDelivery
-from app.models.recorded import Beginning, Ending, begin_all, end_close_and_release
+from app.models.recorded import Beginning, Closed, Closing, Ending, begin_all, end_held
 from app.services import retention
 from app.services.together import Together
 
@@ -33,13 +33,19 @@ class Ended:
     duration_ms: int
     releases: bool
 
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What became of it. ``held``: the lane was still ours; ``more``: it was given back, and work is due in it."""
-
-    held: bool
-    more: bool
+    def closing(self) -> Closing:
+        """As it is written."""
+        lane, delivery = self.lane, self.delivery
+        return Closing(
+            lane.org_id,
+            lane.lane_key,
+            lane.token,
+            delivery.id,
+            self.attempt_id,
+            self.duration_ms,
+            self.ending,
+            self.releases,
+        )
 
 
 class Recorder:
@@ -49,7 +55,7 @@ class Recorder:
         self._database = database
         self._process_name = process_name
         self.beginnings: Together[Beginning, int | None] = Together(self._begin)
-        self.endings: Together[Ended, Recorded] = Together(self._end)
+        self.endings: Together[Ended, Closed] = Together(self._end)
 
     def begin(self, lane: ClaimedLane, delivery: QueuedDelivery) -> int | None:
         """Count an attempt and leave its trace; None when the lane is no longer ours or the delivery is finished.
@@ -81,7 +87,7 @@ class Recorder:
         attempts = {lane.token: attempt_id for lane, attempt_id in zip(able, begun, strict=True)}
         return [replace(lane, attempt_id=attempts.get(lane.token)) for lane in claimed]
 
-    def end(self, ended: Ended) -> Recorded:
+    def end(self, ended: Ended) -> Closed:
         """Write the ending, unless the lane has passed to another; the attempt's own row is closed in any case.
 
         Raises DatabaseUnavailable. Safe to repeat when it is not known whether the first time was committed.
@@ -92,21 +98,14 @@ class Recorder:
         begun = begin_all(self._database.at_once(system=True), beginnings, process=self._process_name())
         return [begun.get(one.delivery_id) for one in beginnings]
 
-    def _end(self, attempts: list[Ended]) -> list[Recorded]:
+    def _end(self, attempts: list[Ended]) -> list[Closed]:
+        closings = [one.closing() for one in attempts]
+        forgotten = [one for one in attempts if one.ending.forgets]
+        if not forgotten:
+            return end_held(self._database.at_once(system=True), closings)
         with self._database.transaction(system=True) as session:
-            lanes_of = [(one.lane.org_id, one.lane.lane_key, one.lane.token) for one in attempts]
-            held = lanes.lock_all_held(session, lanes_of)
-            ours = [one for one in attempts if one.lane.token in held]
-            for one in ours:
-                if one.ending.forgets:
+            held = lanes.lock_all_held(session, [(one.org_id, one.lane_key, one.token) for one in closings])
+            for one in forgotten:
+                if one.lane.token in held:
                     retention.forget(session, one.delivery)
-            due = end_close_and_release(
-                session,
-                [(one.delivery.org_id, one.delivery.id, one.ending) for one in ours],
-                [(one.attempt_id, one.duration_ms, one.ending) for one in attempts],
-                [(one.lane.org_id, one.lane.lane_key) for one in ours if one.releases],
-            )
-        return [
-            Recorded(one.lane.token in held, one.releases and (one.lane.org_id, one.lane.lane_key) in due)
-            for one in attempts
-        ]
+            return end_held(session, closings)

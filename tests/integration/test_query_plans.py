@@ -304,7 +304,7 @@ def test_intake_reads_no_large_table_from_end_to_end(together, full, people, pla
         )
         for turn in range(7):
             events = [probe(people.salon.id, f"{turn}, {number}") for number in range(together)]
-            cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox._values(events))
+            cursor.execute(inbox._WEBHOOKS_MESSAGE, inbox.values_of(events))
             assert len(cursor.fetchall()) == together
     plans = "".join(connection.notices)
     connection.close()
