@@ -33,6 +33,7 @@ from app.config import load_settings
 from app.database import Database
 from app.errors import ConfigurationError, DatabaseUnavailable
 from app.http.answering_worker import AnsweringWorker
+from app.interpreter import settle
 from app.observability import counting, metrics
 from app.observability.errors import watch_process
 from app.observability.logging import configure_logging, library_formatter
@@ -156,6 +157,7 @@ def post_worker_init(worker: Any) -> None:
     watch_process("web")
     platform = worker.app.callable.extensions["platform"]
     platform.start_web()
+    settle()
     worker.departure = Departure(
         platform,
         [platform.caretaker.drain],

@@ -18,6 +18,7 @@ from rq.utils import now
 
 from app.config import load_settings
 from app.errors import ConfigurationError, DatabaseUnavailable
+from app.interpreter import settle
 from app.observability.errors import report, watch_process
 from app.observability.logging import configure_logging, get_logger
 from app.observability.sentry import configure_sentry
@@ -25,9 +26,6 @@ from app.services.departure import Departure
 from app.services.drain import Drain
 from app.services.platform import Platform
 
-# A thread that has its answer waits for the interpreter so long at the most, instead of 5 ms, while another computes:
-# sixteen texts that wait for Twilio have a dozen answers each (benchmarks, "waiting": 41 to 44 of 53 a second).
-SWITCH_SECONDS = 0.0005
 GRACE_SECONDS = 20.0  # for what runs when the process is told to stop
 SAME_WISH = timedelta(seconds=1)  # a second signal sooner than this is the first one's echo
 
@@ -80,8 +78,8 @@ class Worker(SimpleWorker):
             raise SystemExit(78) from None
         except DatabaseUnavailable:
             log.warning("worker.no_database")  # checked again with the first connection
-        sys.setswitchinterval(SWITCH_SECONDS)
         runtime().platform.meet_everybody()
+        settle()
         runtime().departure.expect()
         runtime().platform.bell.ring()  # what came while no worker lived
         runtime().platform.spool_keeper.start()  # that of a web process on this host, should none live
