@@ -93,11 +93,11 @@ def _no_fencing() -> None:
     """Whoever comes back writes, whether or not the lane is still theirs."""
     from sqlalchemy import text
 
-    from app.models import lanes, messages, recorded
+    from app.models import lanes, recorded, sending
 
     end_held = recorded._END_HELD.text
     begin_sending, whose = (
-        messages.begin_sending,
+        sending.begin_sending,
         text("SELECT token FROM lanes WHERE org_id = :org AND lane_key = :key"),
     )
 
@@ -115,7 +115,7 @@ def _no_fencing() -> None:
         }
 
     _put(lanes, "is_held", lambda *_: True)
-    _put(messages, "begin_sending", begin_anyhow)
+    _put(sending, "begin_sending", begin_anyhow)
     _put(lanes, "lock_all_held", lock_anyhow)
     for fence, gap in ((" AND l.token = h.token", ""), ("l.lane_key, l.token FROM", "l.lane_key, h.token FROM")):
         assert end_held.count(fence) == 1

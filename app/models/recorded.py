@@ -125,6 +125,10 @@ _END = """, ended AS (
             lane_key = coalesce(g.new_lane, d.lane_key)
         FROM given g WHERE d.org_id = g.org_id AND d.id = g.id AND d.running_since IS NOT NULL
         RETURNING d.org_id, d.provider, g.status, g.finished
+    ), aside AS (
+        INSERT INTO lanes (org_id, lane_key, due_at)
+        SELECT org_id, new_lane, now() + make_interval(secs => delay) FROM given WHERE new_lane IS NOT NULL
+        ON CONFLICT DO NOTHING
     )
     INSERT INTO ledger_entries (org_id, provider, processed, skipped, dead)
     SELECT org_id, provider, count(*) FILTER (WHERE status = 'processed'),
@@ -132,11 +136,6 @@ _END = """, ended AS (
     FROM ended WHERE finished GROUP BY org_id, provider
 """
 
-_ADD_LANES = """
-    INSERT INTO lanes (org_id, lane_key, due_at)
-    SELECT org_id, new_lane, now() + make_interval(secs => delay) FROM given WHERE new_lane IS NOT NULL
-    ON CONFLICT DO NOTHING
-"""
 
 _CLOSE = """
     UPDATE delivery_attempts a
@@ -147,14 +146,12 @@ _CLOSE = """
     ) g WHERE a.id = g.id
 """
 
-_ALL = _GIVEN.format(which="true")
-_END_ALL = text(f"{_ALL}{_END};{_ALL}{_ADD_LANES}")
+_END_ALL = text(_GIVEN.format(which="true") + _END)
 
 # One message, and each statement sees what the one before did, and what others committed before that. The tokens of
 # the lanes that are still ours, and locked by now, are in a setting of the transaction.
 _TOLD = "current_setting('voicedesk.held')"
 _HELD = f"(SELECT value::bigint FROM json_array_elements_text({_TOLD}::json))"
-_OURS = _GIVEN.format(which=f"token IN {_HELD}")
 _GIVEN_BACK = f"""(
     SELECT org_id, lane_key FROM unnest(
         CAST(:orgs AS uuid[]), CAST(:keys AS text[]), CAST(:tokens AS bigint[]), CAST(:releases AS bool[])
@@ -164,8 +161,7 @@ _END_HELD = text(
     f"""
     WITH locked AS MATERIALIZED ({LOCKED})
     SELECT set_config('voicedesk.held', (SELECT coalesce(json_agg(token), '[]')::text FROM locked), true);
-    {_OURS}{_END};
-    {_OURS}{_ADD_LANES};
+    {_GIVEN.format(which=f"token IN {_HELD}")}{_END};
     {_CLOSE};
     WITH {RELEASED.format(locked=_GIVEN_BACK)}
     SELECT {_TOLD} AS held,

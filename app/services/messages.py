@@ -26,6 +26,7 @@ from app.errors import (
 from app.integrations.twilio import SentMessage, conversation_lane
 from app.integrations.twilio.addresses import SMS
 from app.models import messages as rows
+from app.models import sending
 from app.models.aliases import alias_from
 from app.models.inbox import insert_own_work
 from app.models.messages import Message, MessageStatus
@@ -197,7 +198,7 @@ def _take(platform: Platform, org_id: UUID, message_id: UUID) -> _Taken | None:
 
     One that is still to be sent is not locked: whoever sends it looks again (``_mark_sending``).
     """
-    planned = rows.read_planned(platform.database.at_once(org_id), org_id, message_id)
+    planned = sending.read_planned(platform.database.at_once(org_id), org_id, message_id)
     if planned is not None:
         text, sealed = planned
         key = platform.vault.open_bytes(sealed) if sealed is not None else None
@@ -220,7 +221,7 @@ def _mark_sending(work: Work, taken: _Taken) -> Way | None:
     Raises LeaseLost, and PermanentFailure when WhatsApp would not take the text and nothing may carry it instead.
     """
     platform, lane, org_id, message_id = work.platform, work.lane, taken.message.org_id, taken.message.id
-    if taken.message.channel == SMS and rows.begin_sending(
+    if taken.message.channel == SMS and sending.begin_sending(
         platform.database.at_once(org_id),
         org_id,
         message_id,
@@ -293,7 +294,7 @@ def _merge_sent(platform: Platform, org_id: UUID, message_id: UUID, sent: SentMe
     said = sent.status or "queued"
     if said in TWILIO_SENT:
         asks = platform.database.at_once(org_id)
-        rows.keep_sent(asks, org_id, message_id, sid=sent.sid, sender=sent.sender, said=said, check=check)
+        sending.keep_sent(asks, org_id, message_id, sid=sent.sid, sender=sent.sender, said=said, check=check)
         return
     with platform.database.transaction(org_id) as session:
         message = rows.lock_message(session, org_id, message_id)

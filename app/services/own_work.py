@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
@@ -30,44 +30,34 @@ class OwnWork(StrEnum):
     ERASE_FROM_CALENDAR = "event.erase"
 
 
-def plan(
-    session: Session,
-    org_id: UUID,
-    work: OwnWork,
-    *,
-    lane_key: str,
-    payload: dict[str, Any],
-    due_at: datetime | None = None,
-    after: timedelta | None = None,
-    key: str | None = None,
-) -> int:
-    """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit.
+class Wish(TypedDict):
+    """What is to be done, and when.
 
     ``after``: so much later, by the database's clock, as all dates are; ours may be wrong. ``key`` is what it can
     be found by; two with the same are two all the same.
     """
-    planned = delivery_of(org_id, work, lane_key=lane_key, payload=payload, due_at=due_at, after=after, key=key)
-    return insert_own_work(session, [planned])[0]
+
+    lane_key: str
+    payload: dict[str, Any]
+    due_at: NotRequired[datetime | None]
+    after: NotRequired[timedelta | None]
+    key: NotRequired[str | None]
 
 
-def delivery_of(
-    org_id: UUID,
-    work: OwnWork,
-    *,
-    lane_key: str,
-    payload: dict[str, Any],
-    due_at: datetime | None = None,
-    after: timedelta | None = None,
-    key: str | None = None,
-) -> NewDelivery:
+def plan(session: Session, org_id: UUID, work: OwnWork, **wish: Unpack[Wish]) -> int:
+    """Plan the work in the caller's transaction, the last thing in it (it locks the lane); ring after the commit."""
+    return insert_own_work(session, [delivery_of(org_id, work, **wish)])[0]
+
+
+def delivery_of(org_id: UUID, work: OwnWork, **wish: Unpack[Wish]) -> NewDelivery:
     """The same, for a statement that stores it with what makes it necessary."""
     return NewDelivery(
         org_id=org_id,
         provider=INTERNAL_PROVIDER,
         type=work,
-        event_key=f"{work}:{key or uuid4()}",
-        lane_key=lane_key,
-        payload=payload,
-        due_at=due_at,
-        due_after=after,
+        event_key=f"{work}:{wish.get('key') or uuid4()}",
+        lane_key=wish["lane_key"],
+        payload=wish["payload"],
+        due_at=wish.get("due_at"),
+        due_after=wish.get("after"),
     )

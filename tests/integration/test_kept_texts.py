@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from app.models.messages import RANK, insert_message, keep_sent, lock_message
+from app.models.messages import RANK, insert_message, lock_message
+from app.models.sending import keep_sent
 from app.services.message_checks import check_of
 from app.services.message_settling import TWILIO_SENT, apply_status
 from tests.integration.test_texts import ADA
