@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -212,10 +213,16 @@ def test_a_name_that_is_not_declared_stops_the_import() -> None:
 
 
 def test_a_decision_costs_microseconds(registry: Circuits) -> None:
+    """Half of them under 50 us, and 99 in 100 under 1 ms, by this thread's own clock; each for itself, because a moment
+    that the machine gives to somebody else is counted as this thread's too, and says nothing of a decision."""
     provider = Provider(registry)
     provider.call()
+    took = []
     with capture_logs():  # the line that a call leaves is written for a provider's answer, not for a decision
-        begun = time.thread_time()
         for _ in range(10_000):
+            begun = time.thread_time()
             provider.call()
-        assert (time.thread_time() - begun) / 10_000 < 50e-6
+            took.append(time.thread_time() - begun)
+    percentiles = statistics.quantiles(took, n=100)
+    assert percentiles[49] < 50e-6
+    assert percentiles[98] < 1e-3
