@@ -34,6 +34,7 @@ from tests.leaks import LeakWatch, plant
 from tests.people import People
 
 TEMPLATE = "voicedesk_template"
+_spools = tempfile.TemporaryDirectory(prefix="voicedesk-spools-")  # gone with the test process
 _numbers = itertools.count(1)
 
 
@@ -213,7 +214,7 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
             "google_changes_per_second": 100,  # at the default of 3 a busy test is paced now and then
             "status_check_seconds": 3600,
             "log_format": "json",
-            "spool_dir": str(Path(tempfile.gettempdir()) / f"voicedesk-spool-{secrets.token_hex(6)}"),  # made on need
+            "spool_dir": str(Path(_spools.name, secrets.token_hex(6))),  # made on need
             **clients,
             **overrides,
         }

@@ -7,6 +7,7 @@ is something a person must look at.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -38,15 +39,15 @@ def check(platform: Platform) -> Balance:
     return found
 
 
-def roll_up(platform: Platform) -> int:
+def roll_up(platform: Platform, stopping: threading.Event | None = None) -> int:
     """Carry entries older than an hour into one row an organization and provider; returns how many there were.
 
-    In pieces, for at most ``ROLL_UP_SECONDS``; what is left waits for the next call. Safe beside a second
-    one, and after a crash at any point. Raises DatabaseUnavailable.
+    In pieces, for at most ``ROLL_UP_SECONDS`` and until ``stopping``; what is left waits for the next call. Safe
+    beside a second one, and after a crash at any point. Raises DatabaseUnavailable.
     """
     until = time.monotonic() + ROLL_UP_SECONDS
     total = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until and not (stopping and stopping.is_set()):
         with platform.database.transaction(system=True) as session:
             merged = ledger.carry_forward(session, most=PIECE)
         total += merged or 0

@@ -61,7 +61,9 @@ class Watcher:
             self._thread.start()
 
     def stop(self, timeout_seconds: float = 6.0) -> None:
-        """Look no more; a message under way is waited for, at most that long. Another process watches at once."""
+        """Look no more. One look, one message or one piece of the ledger under way is waited for, at most that long;
+        another process watches at once.
+        """
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout=timeout_seconds)
@@ -162,6 +164,8 @@ class Watcher:
         found: dict[str, Cause] = {}
         looked_for: set[str] = set()
         for look in (alert_causes.canary_look(self._redis), *SHARED):
+            if self._stopping.is_set():
+                return  # whoever watches next looks at all of it at once
             if (causes := self._take(look)) is not None:
                 found |= {cause.key: cause for cause in causes}
                 looked_for |= look.kinds
@@ -196,7 +200,7 @@ class Watcher:
             return
         self._rolled_up = time.monotonic()
         try:
-            ledger.roll_up(self._platform)
+            ledger.roll_up(self._platform, self._stopping)
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - rolling up can wait
@@ -204,6 +208,8 @@ class Watcher:
 
     def _tend_calendars(self) -> None:
         for tend in (calendar_sync.tend, calendar_channels.tend):
+            if self._stopping.is_set():
+                return
             try:
                 tend(self._platform)
             except DatabaseUnavailable:

@@ -12,6 +12,8 @@ from sqlalchemy import text
 from app.config import Settings
 from app.integrations.breaker import SLACK, TWILIO_SMS, circuits
 from app.models import alerts as rows
+from app.services import watch
+from app.services.alert_causes import Cause, Look
 from app.services.alerts import open_alerts
 from app.services.platform import Platform
 from sandbox.standins import RemoteWorld
@@ -185,6 +187,32 @@ def test_two_processes_tell_once_and_the_second_takes_over_when_the_first_stops(
     eventually(lambda: len(told(world)) == 2, seconds=20)
     other.watcher.stop()
     assert told(world) == [":red_circle: Circuit twilio_sms is open", ":white_check_mark: Circuit twilio_sms is closed"]
+
+
+def test_a_watcher_that_is_told_to_stop_takes_no_further_look(platform, monkeypatch):
+    looks: list[str] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def long(_: Platform) -> list[Cause]:
+        looks.append("long")
+        begun.set()
+        may_end.wait(10)
+        return []
+
+    def next_one(_: Platform) -> list[Cause]:
+        looks.append("next")
+        return []
+
+    both = (Look(frozenset({"error_rate"}), long), Look(frozenset({"dead_letters"}), next_one))
+    monkeypatch.setattr(watch, "SHARED", both)
+    platform.watcher.start()
+    assert begun.wait(20)
+    stopping = threading.Thread(target=platform.watcher.stop)
+    stopping.start()
+    eventually(platform.watcher._stopping.is_set)
+    may_end.set()
+    stopping.join(10)
+    assert looks == ["long"]
 
 
 def test_an_organizations_name_can_neither_call_everybody_nor_link(platform, people, world):

@@ -241,6 +241,17 @@ def test_rolling_up_leaves_one_row_an_organization_and_provider_and_the_same_sum
     assert rows(platform, "SELECT count(*) FROM ledger_entries") == [(2,)]
 
 
+def test_rolling_up_ends_when_the_process_is_told_to_stop_and_the_next_one_goes_on(platform, people, monkeypatch):
+    monkeypatch.setattr(ledger, "PIECE", 1)
+    for number in range(3):
+        put(platform, event(people.salon.id, f"a{number}"))
+    age(platform)
+    stopping = threading.Event()
+    stopping.set()
+    assert ledger.roll_up(platform, stopping) == 0
+    assert ledger.roll_up(platform, threading.Event()) == 3
+
+
 def test_two_roll_ups_beside_intake_lose_nothing(platform, people, monkeypatch):
     monkeypatch.setattr(ledger, "PIECE", 5)
     for number in range(40):

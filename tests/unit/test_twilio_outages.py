@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import socket
 import threading
 import time
@@ -175,6 +177,31 @@ def test_a_thread_keeps_one_client_for_an_account_and_not_more_than_so_many() ->
     for account in accounts[1:]:
         clients.get(account, timeout_seconds=1)
     assert clients.get(accounts[0], timeout_seconds=1) != first
+
+
+def test_accounts_that_a_thread_sends_for_share_its_connection_and_each_asks_in_its_own_name() -> None:
+    connections: list[list[str]] = []
+
+    def answer(connection: socket.socket) -> None:  # the first request has been read, and was the first account's
+        names = [accounts[0].account_sid]
+        connections.append(names)
+        body = '{"sid": "SM0", "status": "sent"}'
+        while True:
+            _saying(f"HTTP/1.1 200 OK\nContent-Length: {len(body)}\n\n{body}")(connection)
+            if not (asked := connection.recv(65_536)):
+                return
+            given = re.search(rb"Authorization: Basic (\S+)", asked)
+            assert given
+            names.append(base64.b64decode(given[1]).decode().partition(":")[0])
+
+    accounts = [
+        TwilioCredentials(account_sid=f"AC{number:032x}", auth_token="t") for number in range(CLIENTS_PER_THREAD + 2)
+    ]
+    with _server(answer) as url:
+        twilio = TwilioMessages(url)
+        for account in (*accounts, accounts[0]):  # more than have a client at a time
+            assert twilio.fetch(account, "SM0").status == "sent"
+    assert connections == [[account.account_sid for account in (*accounts, accounts[0])]]
 
 
 def test_a_forked_child_does_not_share_its_parents_connections(twilio: TwilioMessages) -> None:

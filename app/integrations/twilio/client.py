@@ -1,7 +1,8 @@
 """Twilio's own client, tamed: a base URL that can be changed, a time limit always, few connections.
 
 Owns how requests leave for Twilio. One client per thread and account, because the limit of the
-call under way is kept in it; a bounded number, because organizations come and go.
+call under way is kept in it; a bounded number, because organizations come and go. A thread's accounts share its
+connections: who is asking is said with each request, and a new TLS connection per text would cost more than the text.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ from app.integrations.twilio.credentials import TwilioCredentials
 
 TWILIO_URL = "https://api.twilio.com"
 MESSAGING_URL = "https://messaging.twilio.com"
+HOSTS = 2  # those two
 CLIENTS_PER_THREAD = 16
 
 
 class Wire(TwilioHttpClient):  # type: ignore[misc]  # the library has no types
     """Sends to ``base_url`` what is meant for Twilio's hosts; remembers the last answer's status and headers."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, connections: BoundedAdapter) -> None:
         super().__init__()
         self.base_url = base_url
         self.status = 0
         self.headers: dict[str, str] = {}
         assert self.session is not None
         for scheme in ("https://", "http://"):
-            self.session.mount(scheme, BoundedAdapter(pool_connections=1, pool_maxsize=1))
+            self.session.mount(scheme, connections)
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Response:
         """Send one request. Raises requests' exceptions, and ProviderUnavailable for a success that is no JSON object.
@@ -58,35 +60,33 @@ class Wire(TwilioHttpClient):  # type: ignore[misc]  # the library has no types
             url = url.removeprefix(host)
         return self.base_url + url
 
-    def close(self) -> None:
-        """Let the connections go."""
-        if self.session is not None:
-            self.session.close()
-
 
 class Clients(threading.local):
-    """This thread's clients, the least recently used dropped first; made anew after a fork."""
+    """This thread's clients, the least recently used dropped first, and their connections; made anew after a fork."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
         self._base_url = base_url
-        self._pid = os.getpid()
-        self._known: OrderedDict[TwilioCredentials, tuple[Client, Wire]] = OrderedDict()
+        self._begin_anew()
 
     def get(self, credentials: TwilioCredentials, *, timeout_seconds: float) -> tuple[Client, Wire]:
         """The account's client, whose next calls may take ``timeout_seconds`` each, and its wire."""
         if self._pid != os.getpid():  # a connection shared with the parent would mix up their answers
-            self._known, self._pid = OrderedDict(), os.getpid()
+            self._begin_anew()
         found = self._known.pop(credentials, None) or self._make(credentials)
         self._known[credentials] = found
         if len(self._known) > CLIENTS_PER_THREAD:
-            _, (_, oldest) = self._known.popitem(last=False)
-            oldest.close()
+            self._known.popitem(last=False)
         found[1].timeout = timeout_seconds
         return found
 
+    def _begin_anew(self) -> None:
+        self._pid = os.getpid()
+        self._connections = BoundedAdapter(pool_connections=HOSTS, pool_maxsize=1)
+        self._known: OrderedDict[TwilioCredentials, tuple[Client, Wire]] = OrderedDict()
+
     def _make(self, credentials: TwilioCredentials) -> tuple[Client, Wire]:
-        wire = Wire(self._base_url)
+        wire = Wire(self._base_url, self._connections)
         secret = credentials.api_key_secret or credentials.auth_token
         client = Client(
             username=credentials.api_key_sid or credentials.account_sid,
