@@ -121,10 +121,7 @@ def template(postgres: EmbeddedPostgres) -> Urls:
     """A database with the real migrations in it."""
     owner, app_url = create_roles_and_database(postgres, TEMPLATE)
     urls = Urls(owner, app_url, TEMPLATE)
-    app = create_app(make_settings(urls))
-    with app.app_context():
-        upgrade()
-    app.extensions["platform"].close()
+    migrate(urls)
     return urls
 
 
@@ -219,6 +216,14 @@ def make_settings(urls: Urls, world: RemoteWorld | None = None, **overrides: obj
             **overrides,
         }
     )
+
+
+def migrate(urls: Urls) -> None:
+    """The real migrations, as ``flask db upgrade`` runs them."""
+    app = create_app(make_settings(urls))
+    with app.app_context():
+        upgrade()
+    app.extensions["platform"].close()
 
 
 @contextmanager
