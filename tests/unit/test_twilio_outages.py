@@ -204,6 +204,28 @@ def test_accounts_that_a_thread_sends_for_share_its_connection_and_each_asks_in_
     assert connections == [[account.account_sid for account in (*accounts, accounts[0])]]
 
 
+def test_what_is_left_of_one_accounts_late_answer_is_not_taken_for_anothers() -> None:
+    late = '{"sid": "SM1", "status": "sent"}'
+    connections: list[socket.socket] = []
+
+    def answer(connection: socket.socket) -> None:
+        connections.append(connection)
+        if len(connections) > 1:
+            _saying(f"HTTP/1.1 200 OK\nContent-Length: {len(late)}\n\n{late.replace('SM1', 'SM2')}")(connection)
+            return
+        _saying(f"HTTP/1.1 200 OK\nContent-Length: {2 * len(late)}\n\n")(connection)
+        time.sleep(0.4)  # twice as long as the first has
+        _saying(f"{late}HTTP/1.1 200 OK\nContent-Length: {len(late)}\n\n{late}")(connection)
+
+    with _server(answer) as url:
+        twilio = TwilioMessages(url)
+        with pytest.raises(DeadlineExceeded):
+            twilio.fetch(CREDENTIALS, "SM1", timeout_seconds=0.2)
+        another = TwilioCredentials(account_sid="AC" + "7f" * 16, auth_token="t")
+        assert twilio.fetch(another, "SM2").sid == "SM2"
+    assert len(connections) == 2
+
+
 def test_a_forked_child_does_not_share_its_parents_connections(twilio: TwilioMessages) -> None:
     sent = send_text(twilio)
     _, wire = twilio._clients.get(CREDENTIALS, timeout_seconds=10)
