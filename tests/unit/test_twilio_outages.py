@@ -213,8 +213,10 @@ def test_what_is_left_of_one_accounts_late_answer_is_not_taken_for_anothers() ->
         if len(connections) > 1:
             _saying(f"HTTP/1.1 200 OK\nContent-Length: {len(late)}\n\n{late.replace('SM1', 'SM2')}")(connection)
             return
-        _saying(f"HTTP/1.1 200 OK\nContent-Length: {2 * len(late)}\n\n")(connection)
-        time.sleep(0.4)  # twice as long as the first has
+        _saying(f"HTTP/1.1 200 OK\nContent-Length: {5 + len(late)}\n\n")(connection)
+        for _ in range(5):  # for longer than the first asker waits, and never in one silence
+            time.sleep(0.1)
+            _saying(" ")(connection)
         _saying(f"{late}HTTP/1.1 200 OK\nContent-Length: {len(late)}\n\n{late}")(connection)
 
     with _server(answer) as url:
