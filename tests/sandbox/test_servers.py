@@ -156,12 +156,8 @@ def test_a_cluster_that_begins_as_anothers_copy_has_its_roles_and_rows_and_leave
         copied = create_roles_and_database(second, "shop")
         assert [url.replace(f":{second.port}/", f":{first.port}/") for url in copied] == list(made)
         ask(second, "UPDATE kept SET word = 'there'", copied[0])
-        assert [
-            ask(server, "SELECT word FROM kept", urls[0]) for server, urls in ((first, made), (second, copied))
-        ] == [
-            [("here",)],
-            [("there",)],
-        ]
+        assert ask(first, "SELECT word FROM kept", made[0]) == [("here",)]
+        assert ask(second, "SELECT word FROM kept", copied[0]) == [("there",)]
     finally:
         first.stop()
         second.stop()
