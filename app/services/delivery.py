@@ -174,6 +174,8 @@ def deliver_one(
         _say(ending, held=recorded.held, duration_ms=duration_ms)
     if ending.status == "retrying" and recorded.held:
         platform.bell.ring_in(ending.delay_seconds)
+        if ending.error_code == CircuitOpen.code and ending.waiting_on:
+            platform.waker.parked(ending.waiting_on, since=began)
     _measure(delivery, ending, held=recorded.held, handler_seconds=duration_ms / 1000)
     return Done(ending.is_last, given_back=releases, more=recorded.more)
 

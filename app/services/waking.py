@@ -1,13 +1,16 @@
 """Waking what waits for a circuit: one delivery to probe it while it is half open, all when it is closed.
 
 Owns who is pulled forward and when the bell is rung for them. What waits has a date of its own, far
-ahead, so that a wake-up that is missed costs time and nothing else; the sweep looks again every few
-seconds for what was parked while the circuit just closed, or whose probe died.
+ahead, so that a wake-up that is missed costs time and nothing else. Who was refused just before its circuit closed
+may be written down as waiting just after all were woken, so whoever writes it down has it looked for once more
+(``parked``); the sweep looks again every few seconds for all else, such as one whose probe died.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from app.errors import DatabaseUnavailable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from app.services.platform import Platform
 
 MOST_RINGS = 600  # what is woken for later than they reach is found by the sweep
+MOST_KEPT = 500  # circuits whose last closing is known: those of forwards come and go
 
 log = get_logger(__name__)
 
@@ -32,13 +36,24 @@ class Waker:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._closed_at: OrderedDict[str, float] = OrderedDict()  # time.monotonic()
+        self._lock = threading.Lock()
 
     def circuit_changed(self, circuit: str, old: str, new: str) -> None:
         """Listener of the circuits. In a thread: it is a provider's call that closes one, and its caller may wait."""
         log.warning("circuit.changed", circuit=circuit, was=old, now=new)
+        if new == "closed":
+            self._note_closing(circuit)
         wake = {"closed": self._wake_all, "half_open": self._wake_one}.get(new)
         if wake is not None:
             threading.Thread(target=self._safely, args=(wake, circuit), name="wake", daemon=True).start()
+
+    def parked(self, circuit: str, *, since: float) -> None:
+        """A delivery whose attempt began then (time.monotonic) and was refused is written down as waiting."""
+        with self._lock:
+            closed = self._closed_at.get(circuit, since) > since
+        if closed:  # and all were woken, perhaps too early for this one
+            self._safely(self._wake_parked, circuit)
 
     def tend(self) -> None:
         """Again what a change should have done, for whom it was missed. Raises DatabaseUnavailable."""
@@ -50,7 +65,14 @@ class Waker:
             if circuit.name in parked and circuit.state == "half_open":
                 self._wake_one(circuit.name)
             elif circuit.name in parked and circuit.state == "closed":
-                self._wake_all(circuit.name, only_parked=True)
+                self._wake_parked(circuit.name)
+
+    def _note_closing(self, circuit: str) -> None:
+        with self._lock:
+            self._closed_at.pop(circuit, None)
+            self._closed_at[circuit] = time.monotonic()
+            if len(self._closed_at) > MOST_KEPT:
+                self._closed_at.popitem(last=False)
 
     def _wake_all(self, circuit: str, *, only_parked: bool = False) -> None:
         rate = rate_of(self._platform.settings, circuit)
@@ -59,6 +81,9 @@ class Waker:
         log.info("circuit.woken", circuit=circuit, deliveries=woken)
         for number in range(min(woken, MOST_RINGS)):
             self._platform.bell.ring_in(number / rate)
+
+    def _wake_parked(self, circuit: str) -> None:
+        self._wake_all(circuit, only_parked=True)
 
     def _wake_one(self, circuit: str) -> None:
         with self._platform.database.transaction(system=True) as session:

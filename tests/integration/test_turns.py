@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from app.errors import CircuitOpen, ProviderUnavailable
-from app.integrations.breaker import circuits
+from app.integrations.breaker import FORWARD, circuits
 from app.models import attempts
 from app.services import handlers
 from app.services.drain import Drain
@@ -123,6 +124,25 @@ def test_of_many_that_wait_for_a_circuit_one_is_woken_to_probe_and_its_failure_c
         Drain(platform, threads=1).run()
     found = system(platform, "SELECT lane_key, attempts, error_code, waiting_on FROM webhook_delivery_log ORDER BY 1")
     assert found == [(lane, 0, "provider_unavailable", "vapi") for lane in "abc"]
+
+
+@pytest.mark.parametrize("circuit", ["twilio_sms", f"{FORWARD}:somebodys"])
+def test_what_its_circuit_refused_just_before_it_closed_does_not_wait_for_the_sweep(platform, people, handle, circuit):
+    asked = []
+
+    def handler(_):
+        asked.append(1)
+        if len(asked) == 1:
+            platform.waker.circuit_changed(circuit, "half_open", "closed")
+            eventually(lambda: not [one for one in threading.enumerate() if one.name == "wake"])  # it has found nobody
+            raise CircuitOpen(circuit, retry_after=timedelta(hours=1))
+
+    handle(handler)
+    put_probes(platform, people.salon.id, "a")
+    drain, found = Drain(platform, threads=1), "SELECT status, attempts FROM webhook_delivery_log"
+    drain.run()
+    # Parked, it would wait for four seconds.
+    eventually(lambda: drain.run() == 0 and system(platform, found) == [("processed", 1)], seconds=2)
 
 
 def test_what_was_parked_just_when_its_circuit_closed_is_found_by_the_sweep(platform, people, handle):
