@@ -81,12 +81,16 @@ def test_it_refuses_and_allows_as_from_a_page_behind_a_proxy(house, keys):
     )
     assert preflight.status_code in (200, 204)
     assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
-    forged = [
-        requests.get(url, headers={"X-Forwarded-For": f"10.0.0.{number}, 198.51.100.7"}, timeout=10).status_code
-        for number in range(6)
-    ]
+    for last in range(1, 6):  # another address where Redis took its 50 ms and more, and each process counted alone
+        before = house.log("web").count("quotas.counted_alone")
+        forged = [
+            requests.get(url, headers={"X-Forwarded-For": f"10.0.0.{n}, 198.51.100.{last}"}, timeout=10).status_code
+            for n in range(6)
+        ]
+        if house.log("web").count("quotas.counted_alone") == before:
+            break
     assert forged == [401] * 5 + [429]
-    other = requests.get(url, headers={"X-Forwarded-For": "198.51.100.8"}, timeout=10)
+    other = requests.get(url, headers={"X-Forwarded-For": "198.51.100.99"}, timeout=10)
     assert other.status_code == 401
     assert other.headers["WWW-Authenticate"].startswith("Bearer")
     sent = {**keys[0], "Content-Type": "application/json", "Idempotency-Key": "k"}

@@ -7,6 +7,8 @@ from threading import Event, Thread
 
 from sqlalchemy import text
 
+from app.integrations.deadline import Deadline
+from app.services.answers import SENTENCE_RESERVE_SECONDS
 from tests.integration.test_booking import ADA, appointments, tomorrow
 from tests.integration.test_booking_races import book
 
@@ -48,6 +50,11 @@ def test_many_calls_in_one_message_share_one_deadline_and_what_was_not_begun_is_
     assert "nothing was done" in said[-1]
     noted = sum("I've noted" in sentence for sentence in said)
     assert len(appointments(platform, people.salon)) == noted
+
+
+def test_a_providers_last_try_leaves_time_to_write_down_what_came_of_it_before_the_caller_is_told_otherwise():
+    deadline = Deadline.within(5)
+    assert deadline.remaining() - deadline.try_timeout(cap_seconds=60) > SENTENCE_RESERVE_SECONDS + 0.15
 
 
 def test_a_cancellation_is_told_as_done_though_the_calendar_hangs(client, platform, people, world):
