@@ -223,6 +223,9 @@ def a_calendar_that_hangs(stage: Stage) -> None:
     with stage.platform.database.transaction(salon.id) as session:
         session.execute(text("LOCK TABLE appointments IN EXCLUSIVE MODE"))
         stage.is_said("said.uncertain", stage.book(salon, on(8, 10)))
+    with stage.platform.database.transaction(salon.id) as session:
+        session.execute(text("LOCK TABLE appointments IN ACCESS EXCLUSIVE MODE"))  # nor can they be read
+        stage.is_said("said.calendar_away_message", stage.ask(salon, "check_availability", start=on(3, 0).isoformat()))
     pool.shutdown()
     stage.monkeypatch.undo()
 
