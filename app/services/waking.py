@@ -49,10 +49,12 @@ class Waker:
             threading.Thread(target=self._safely, args=(wake, circuit), name="wake", daemon=True).start()
 
     def parked(self, circuit: str, *, since: float) -> None:
-        """A delivery whose attempt began then (time.monotonic) and was refused is written down as waiting."""
+        """An attempt that began then (time.monotonic) was refused, and is written down as waiting: woken, if the circuit
+        has closed since. Whether it is closed would not do: one that this process has forgotten looks closed, too.
+        """
         with self._lock:
-            closed = self._closed_at.get(circuit, since) > since
-        if closed:  # and all were woken, perhaps too early for this one
+            has_closed = self._closed_at.get(circuit, since) > since
+        if has_closed:
             self._safely(self._wake_parked, circuit)
 
     def tend(self) -> None:
