@@ -49,8 +49,8 @@ class Waker:
             threading.Thread(target=self._safely, args=(wake, circuit), name="wake", daemon=True).start()
 
     def parked(self, circuit: str, *, since: float) -> None:
-        """An attempt that began then (time.monotonic) was refused, and is written down as waiting: woken, if the circuit
-        has closed since. Whether it is closed would not do: one that this process has forgotten looks closed, too.
+        """One that began then (time.monotonic) was refused, and is written down as waiting: woken, if its circuit
+        has closed since. Whether it is closed would not do: one that this process has forgotten looks closed.
         """
         with self._lock:
             has_closed = self._closed_at.get(circuit, since) > since
