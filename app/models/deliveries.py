@@ -74,7 +74,7 @@ class Delivery(Base):
         Index("ix_deliveries_lane", "org_id", "lane_key", "id", postgresql_where=text(UNFINISHED)),
         Index("ix_deliveries_listed", "org_id", "id", postgresql_where=text(LISTED)),
         Index("ix_deliveries_waiting", "waiting_on", "id", postgresql_where=text("waiting_on IS NOT NULL")),
-        Index("ix_deliveries_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("ix_deliveries_ended", "finished_at", "id", postgresql_where=text("finished_at IS NOT NULL")),
         Index("ix_deliveries_dead", "finished_at", postgresql_where=text("status = 'dead'")),
         # How a person finds an event: by the provider's id of it, and by its call or conversation.
         # The key is asked for as a whole and of both (``OPEN_OR_ENDED``), the lane by its beginning. Of what is open,

@@ -157,6 +157,15 @@ def test_a_hot_query_reads_no_large_table_from_end_to_end(hot: Callable[[Platfor
     assert any(re.search(r"Index\b.*Scan", plan) or "Insert on" in plan for plan in plans.values())
 
 
+def test_a_piece_of_the_cleanup_is_the_next_of_what_ended_at_one_moment_and_sorts_nothing(full, people, platform):
+    with explained(platform) as plans:
+        clean_what_is_old(platform, people.salon.id)
+    pieces = [plan for asked, plan in plans.items() if "piece AS" in asked and "'processed'" in asked]
+    assert len(pieces) > 2 * OLD // 50  # of keys and of deliveries
+    walk = re.compile(r"CTE piece\n\s*->  Limit\n\s*->  Index Scan using ix_deliveries_ended on webhook_delivery_log\b")
+    assert not [plan for plan in pieces if not walk.search(plan)]
+
+
 def read_and_take_all_of(session: Session, org_id: UUID) -> None:
     assert list(belongings.read_all(session, org_id))
     for table in belongings.tables():
