@@ -18,26 +18,21 @@ down_revision = "0017"
 branch_labels = None
 depends_on = None
 
-NEW = {"ix_deliveries_ended": "(finished_at, id) WHERE finished_at IS NOT NULL"}
-OLD = {"ix_deliveries_finished": "(finished_at) WHERE finished_at IS NOT NULL"}
-
 
 def upgrade() -> None:
     """The new one first, so that there is one at any time."""
-    _replace(OLD, NEW)
+    _replace("ix_deliveries_finished", by="ix_deliveries_ended", on="finished_at, id")
 
 
 def downgrade() -> None:
     """As it was."""
-    _replace(NEW, OLD)
+    _replace("ix_deliveries_ended", by="ix_deliveries_finished", on="finished_at")
 
 
-def _replace(old: dict[str, str], new: dict[str, str]) -> None:
+def _replace(old: str, *, by: str, on: str) -> None:
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = '10min'")  # the oldest transaction is waited for, which holds nobody up
-        for name, columns in new.items():
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON webhook_delivery_log {columns}")
-        for name in old:
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {by}")
+        op.execute(f"CREATE INDEX CONCURRENTLY {by} ON webhook_delivery_log ({on}) WHERE finished_at IS NOT NULL")
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {old}")
         op.execute("RESET lock_timeout")
